@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// How an end travels: a loop over settled coroutines, so that a chain of any depth uses one stack frame.
+#include "async/promise.h"
+
+#include "async/scope.h"
+
+namespace ringdisk {
+
+PromiseBase* PromiseBase::next_after(PromiseBase& settled) {
+  for (PromiseBase* done = &settled;;) {
+    PromiseBase* awaiting = done->awaiting_;
+    if (!awaiting) return done->on_settled_ ? done->on_settled_(*done, done->owner_) : nullptr;
+    if (!done->has_error() || !done->propagates_error_) return awaiting;
+    awaiting->fail(done->error_);
+    if (!awaiting->is_settled()) return nullptr;
+    done = awaiting;
+  }
+}
+
+void PromiseBase::resume(PromiseBase& coroutine) {
+  for (PromiseBase* next = &coroutine; next;) {
+    next->handle_.resume();
+    if (!next->is_settled()) return;
+    next = next_after(*next);
+  }
+}
+
+void PromiseBase::deliver(PromiseBase& settled) {
+  if (PromiseBase* next = next_after(settled)) resume(*next);
+}
+
+void PromiseBase::fail(const Error& error) {
+  state_ = State::kError;
+  error_ = error;
+  for (Scope* scope = scopes_; scope; scope = scope->outer_) {
+    if (scope->running_ != 0) joining_ = true;
+    scope->cancel();
+  }
+}
+
+}  // namespace ringdisk

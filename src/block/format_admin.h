@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// What only a format can do to its own images, behind one interface, so that jobs/ and app/ need no concrete format:
+// creating, describing and checking. (Snapshots, bitmaps, amend and compaction join later.)
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "async/cancel.h"
+#include "async/task.h"
+#include "block/graph.h"
+
+namespace ringdisk {
+
+// One line of "Format specific information" / one key of "format-specific": {"data": {…}}. A nested object has children.
+struct DescribedField {
+  std::string key;    // as qemu-img's JSON has it ("lazy-refcounts"); the text form replaces '-' by ' '
+  enum class Kind : uint8_t { kText, kNumber, kBool, kObject } kind = Kind::kText;
+  std::string text;
+  uint64_t number = 0;  // kBool: 0 or 1
+  std::vector<DescribedField> children;
+};
+
+struct SnapshotDescription {
+  std::string id, name;
+  uint64_t vm_state_size = 0, date_seconds = 0, date_nanoseconds = 0, vm_clock_nanoseconds = 0;
+  std::optional<uint64_t> icount;
+};
+
+// What an image says of itself, without opening any other file.
+struct ImageDescription {
+  ByteCount virtual_size;
+  std::optional<ByteCount> cluster_size;
+  bool dirty = false, corrupt = false, encrypted = false, compressed = false;
+  std::string backing_name, backing_format;
+  std::vector<SnapshotDescription> snapshots;
+  std::vector<DescribedField> specific;
+};
+
+struct CreateRequest {
+  Options storage;                  // of the file
+  ByteCount size;
+  Options options;                  // -o: cluster_size, preallocation, …; the format takes what it knows
+  std::string backing_name, backing_format;  // as recorded
+};
+
+struct CheckProgress {
+  uint64_t done = 0, total = 0;
+};
+
+// As `qemu-img check --output=json` names them.
+struct CheckReport {
+  uint64_t corruptions = 0, leaks = 0, check_errors = 0;
+  uint64_t corruptions_fixed = 0, leaks_fixed = 0;
+  uint64_t image_end_offset = 0;
+  uint64_t total_clusters = 0, allocated_clusters = 0, fragmented_clusters = 0, compressed_clusters = 0;
+  std::vector<std::string> messages;  // bounded; "Leaked cluster 5 refcount=1 reference=0"
+  bool messages_cut = false;
+};
+
+class FormatAdmin {
+ public:
+  virtual ~FormatAdmin() = default;
+  virtual std::string_view name() const = 0;
+  // The -o options it takes, one line each for `-o help`.
+  virtual std::vector<std::pair<std::string, std::string>> create_options() const = 0;
+  // Writes a new image. The storage is created (or cut) first. On an error what was made is left for the caller to remove.
+  virtual Task<void> create(Graph& graph, CreateRequest request) = 0;
+  virtual Task<ImageDescription> describe(const World& world, SharedStorage& storage) = 0;
+  // nullopt: this format has nothing to check (qemu-img exit code 63). Reads only; `on_progress` may be empty.
+  virtual Task<std::optional<CheckReport>> check(const World& world, SharedStorage& storage,
+                                                 std::function<void(CheckProgress)> on_progress) = 0;
+};
+
+}  // namespace ringdisk

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opening images: from what the user named to a DeviceNode with its storages and backing chain. Drivers are handed in as a
+// list made in main (control/drivers.h); nothing registers itself.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "async/task.h"
+#include "block/device_queue.h"
+#include "block/open_gate.h"
+#include "block/options.h"
+#include "block/storage_access.h"
+#include "runtime/world.h"
+
+namespace ringdisk {
+
+// How an image is to be opened. Handed down the chain: backing images are opened read-only, with the same cache mode.
+struct OpenMode {
+  bool read_only = false;
+  bool share = false;            // -U: do not insist on locks (qemu-img's force-share)
+  bool no_backing = false;       // do not open backing images (info, check)
+  bool keep_clean = false;       // change nothing at open: no dirty marks, no repair (info, check, map)
+  CacheMode cache = CacheMode::kWriteback;
+};
+
+class Graph;
+
+// Opens storages of one kind.
+struct StorageDriver {
+  std::string name;  // as in driver=…
+  // `options` are the storage's own, with "filename" for those that have one.
+  std::function<Task<std::unique_ptr<StorageNode>>(const World&, Options options, OpenMode mode)> open;
+  // Makes an empty storage of `size` bytes, replacing what was there. Null: cannot be created.
+  std::function<Task<void>(const World&, Options options, ByteCount size)> create;
+};
+
+// What a format's open gets.
+struct FormatOpening {
+  const World& world;
+  Graph& graph;                            // for data files, through the gate
+  std::unique_ptr<SharedStorage> storage;  // the image itself
+  std::string path;                        // its local path, empty where it has none
+  OpenMode mode;
+  Options options;                         // the format's own
+};
+
+struct OpenedFormat {
+  std::unique_ptr<FormatNode> node;
+  // What the image records of its backing image; empty: it has none.
+  std::string backing_name;
+  std::string backing_format;
+};
+
+struct FormatDriver {
+  std::string name;
+  // How sure a look at the image's first bytes makes it: 0 not at all, 100 a magic number matched.
+  std::function<int(Bytes first_bytes)> probe;
+  std::function<Task<OpenedFormat>(FormatOpening opening)> open;
+};
+
+// The drivers there are, made in main. Constant afterwards.
+struct Drivers {
+  std::vector<StorageDriver> storages;
+  std::vector<FormatDriver> formats;
+};
+
+// What to open: a file name with an optional format, or options.
+struct ImageName {
+  std::string filename;  // used if `options` is empty
+  std::string format;    // empty: probe (the disk must then not be raw for writing, see Graph::open)
+  Options options;       // driver=…,file.driver=…,file.filename=…
+  std::string text() const;  // as the user would recognise it
+};
+
+class Graph {
+ public:
+  Graph(const World& world, const Drivers& drivers, const OpenGate& gate)
+      : world_(world), drivers_(drivers), gate_(gate) {}
+
+  // On the calling shard. A probed image that turns out raw is opened with a warning, as raw, and its first sector then
+  // refuses to become another format's header (DESIGN.md, "Hostile input").
+  Task<std::shared_ptr<DeviceNode>> open(ImageName name, OpenMode mode);
+
+  // A storage alone (creating, checking). The filename's driver is "file" unless options name another.
+  Task<std::unique_ptr<SharedStorage>> open_storage(Options options, OpenMode mode);
+  Task<void> create_storage(Options options, ByteCount size);
+  const FormatDriver* find_format(std::string_view name) const;
+  const StorageDriver* find_storage(std::string_view name) const;
+  // The format of an opened storage by its first bytes; "raw" if nothing else.
+  Task<std::string> probe_format(SharedStorage& storage);
+
+  const World& world() const { return world_; }
+  const OpenGate& gate() const { return gate_; }
+
+ private:
+  struct ChainLink;
+  Task<std::shared_ptr<DeviceNode>> open_at_depth(ImageName name, OpenMode mode, const ChainLink* above);
+  Task<std::shared_ptr<DeviceNode>> open_backing(const OpenedFormat& format, const std::string& path, OpenMode mode,
+                                                 const ChainLink& above);
+
+  const World& world_;
+  const Drivers& drivers_;
+  const OpenGate& gate_;
+};
+
+}  // namespace ringdisk
