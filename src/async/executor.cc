@@ -23,7 +23,8 @@ Executor& Executor::current() {
 
 bool Executor::has_current() { return current_executor != nullptr; }
 
-Executor::Entered::Entered(Executor& executor) : previous_(std::exchange(current_executor, &executor)) {}
+Executor::Entered::Entered(Executor& executor)
+    : previous_(std::exchange(current_executor, &executor)) {}
 
 Executor::Entered::~Entered() { current_executor = previous_; }
 

@@ -22,7 +22,9 @@ namespace ringdisk {
 
 class Scope {
  public:
-  explicit Scope(PromiseBase& owner) : owner_(owner), outer_(owner.scopes_) { owner.scopes_ = this; }
+  explicit Scope(PromiseBase& owner) : owner_(owner), outer_(owner.scopes_) {
+    owner.scopes_ = this;
+  }
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
   ~Scope() {

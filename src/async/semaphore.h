@@ -21,7 +21,8 @@ class [[nodiscard]] SemaphoreUnits {
   SemaphoreUnits() = default;
   SemaphoreUnits(Semaphore& semaphore, uint64_t units) : semaphore_(&semaphore), units_(units) {}
   SemaphoreUnits(SemaphoreUnits&& other) noexcept
-      : semaphore_(std::exchange(other.semaphore_, nullptr)), units_(std::exchange(other.units_, 0)) {}
+      : semaphore_(std::exchange(other.semaphore_, nullptr)),
+        units_(std::exchange(other.units_, 0)) {}
   SemaphoreUnits& operator=(SemaphoreUnits&& other) noexcept {
     if (this != &other) {
       release();

@@ -29,10 +29,10 @@ void check_failed(const char* file, int line, const char* condition) {
 void check_failed(const char* file, int line, const char* condition, uint64_t left,
                   uint64_t right) {
   char message[kMessageBytesMax];
-  die(message, snprintf(message, sizeof message,
-                        "ringdisk: %s:%d: CHECK failed: %s (%llu and %llu)\n", file, line,
-                        condition, static_cast<unsigned long long>(left),
-                        static_cast<unsigned long long>(right)));
+  die(message,
+      snprintf(message, sizeof message, "ringdisk: %s:%d: CHECK failed: %s (%llu and %llu)\n", file,
+               line, condition, static_cast<unsigned long long>(left),
+               static_cast<unsigned long long>(right)));
 }
 
 }  // namespace ringdisk

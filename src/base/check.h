@@ -31,20 +31,20 @@ constexpr uint64_t printable(const T& value) {
 
 }  // namespace ringdisk
 
-#define CHECK(condition)                                              \
-  do {                                                                \
-    if (!(condition)) [[unlikely]]                                    \
-      ::ringdisk::check_failed(__FILE__, __LINE__, #condition);       \
+#define CHECK(condition)                                        \
+  do {                                                          \
+    if (!(condition)) [[unlikely]]                              \
+      ::ringdisk::check_failed(__FILE__, __LINE__, #condition); \
   } while (false)
 
-#define RINGDISK_CHECK_COMPARE(left, op, right)                                              \
-  do {                                                                                       \
-    const auto& check_left = (left);                                                         \
-    const auto& check_right = (right);                                                       \
-    if (!(check_left op check_right)) [[unlikely]]                                           \
-      ::ringdisk::check_failed(__FILE__, __LINE__, #left " " #op " " #right,                 \
-                               ::ringdisk::check_internal::printable(check_left),            \
-                               ::ringdisk::check_internal::printable(check_right));          \
+#define RINGDISK_CHECK_COMPARE(left, op, right)                                     \
+  do {                                                                              \
+    const auto& check_left = (left);                                                \
+    const auto& check_right = (right);                                              \
+    if (!(check_left op check_right)) [[unlikely]]                                  \
+      ::ringdisk::check_failed(__FILE__, __LINE__, #left " " #op " " #right,        \
+                               ::ringdisk::check_internal::printable(check_left),   \
+                               ::ringdisk::check_internal::printable(check_right)); \
   } while (false)
 
 #define CHECK_EQ(left, right) RINGDISK_CHECK_COMPARE(left, ==, right)

@@ -36,9 +36,9 @@ class Diagnostics {
   static constexpr size_t kNotesMax = 256;
 
   mutable std::mutex mutex_;
-  std::vector<std::string> nodes_;   // index: node id - 1
-  std::deque<std::string> notes_;    // the newest kNotesMax
-  uint32_t notes_dropped_ = 0;       // note id - 1 - notes_dropped_ is the index in notes_
+  std::vector<std::string> nodes_;  // index: node id - 1
+  std::deque<std::string> notes_;   // the newest kNotesMax
+  uint32_t notes_dropped_ = 0;      // note id - 1 - notes_dropped_ is the index in notes_
 };
 
 // `error` as happened at `node`, unless it already names one.

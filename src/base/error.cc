@@ -10,57 +10,102 @@ namespace ringdisk {
 
 std::string_view name_of(ErrorKind kind) {
   switch (kind) {
-    case ErrorKind::kIo: return "io";
-    case ErrorKind::kInvalid: return "invalid";
-    case ErrorKind::kUnsupported: return "unsupported";
-    case ErrorKind::kCorrupt: return "corrupt";
-    case ErrorKind::kNotFound: return "not-found";
-    case ErrorKind::kDenied: return "denied";
-    case ErrorKind::kBusy: return "busy";
-    case ErrorKind::kNoSpace: return "no-space";
-    case ErrorKind::kLimit: return "limit";
-    case ErrorKind::kProtocol: return "protocol";
-    case ErrorKind::kTimeout: return "timeout";
-    case ErrorKind::kCancelled: return "cancelled";
+    case ErrorKind::kIo:
+      return "io";
+    case ErrorKind::kInvalid:
+      return "invalid";
+    case ErrorKind::kUnsupported:
+      return "unsupported";
+    case ErrorKind::kCorrupt:
+      return "corrupt";
+    case ErrorKind::kNotFound:
+      return "not-found";
+    case ErrorKind::kDenied:
+      return "denied";
+    case ErrorKind::kBusy:
+      return "busy";
+    case ErrorKind::kNoSpace:
+      return "no-space";
+    case ErrorKind::kLimit:
+      return "limit";
+    case ErrorKind::kProtocol:
+      return "protocol";
+    case ErrorKind::kTimeout:
+      return "timeout";
+    case ErrorKind::kCancelled:
+      return "cancelled";
   }
   UNREACHABLE("every ErrorKind has a name");
 }
 
 int errno_of(ErrorKind kind) {
   switch (kind) {
-    case ErrorKind::kIo: return EIO;
-    case ErrorKind::kInvalid: return EINVAL;
-    case ErrorKind::kUnsupported: return ENOTSUP;
-    case ErrorKind::kCorrupt: return EIO;
-    case ErrorKind::kNotFound: return ENOENT;
-    case ErrorKind::kDenied: return EPERM;
-    case ErrorKind::kBusy: return EBUSY;
-    case ErrorKind::kNoSpace: return ENOSPC;
-    case ErrorKind::kLimit: return EOVERFLOW;
-    case ErrorKind::kProtocol: return EPROTO;
-    case ErrorKind::kTimeout: return ETIMEDOUT;
-    case ErrorKind::kCancelled: return ECANCELED;
+    case ErrorKind::kIo:
+      return EIO;
+    case ErrorKind::kInvalid:
+      return EINVAL;
+    case ErrorKind::kUnsupported:
+      return ENOTSUP;
+    case ErrorKind::kCorrupt:
+      return EIO;
+    case ErrorKind::kNotFound:
+      return ENOENT;
+    case ErrorKind::kDenied:
+      return EPERM;
+    case ErrorKind::kBusy:
+      return EBUSY;
+    case ErrorKind::kNoSpace:
+      return ENOSPC;
+    case ErrorKind::kLimit:
+      return EOVERFLOW;
+    case ErrorKind::kProtocol:
+      return EPROTO;
+    case ErrorKind::kTimeout:
+      return ETIMEDOUT;
+    case ErrorKind::kCancelled:
+      return ECANCELED;
   }
   UNREACHABLE("every ErrorKind has an errno");
 }
 
 static ErrorKind kind_of(int errno_value) {
   switch (errno_value) {
-    case EINVAL: case ENAMETOOLONG: case EISDIR: case ENOTDIR: case EBADF: case EEXIST:
+    case EINVAL:
+    case ENAMETOOLONG:
+    case EISDIR:
+    case ENOTDIR:
+    case EBADF:
+    case EEXIST:
       return ErrorKind::kInvalid;
-    case ENOTSUP: case ENOSYS: case ENOTTY: case ENODEV:
+    case ENOTSUP:
+    case ENOSYS:
+    case ENOTTY:
+    case ENODEV:
       return ErrorKind::kUnsupported;
     case ENOENT:
       return ErrorKind::kNotFound;
-    case EPERM: case EACCES: case EROFS:
+    case EPERM:
+    case EACCES:
+    case EROFS:
       return ErrorKind::kDenied;
-    case EBUSY: case EAGAIN: case ETXTBSY:
+    case EBUSY:
+    case EAGAIN:
+    case ETXTBSY:
       return ErrorKind::kBusy;
-    case ENOSPC: case EDQUOT:
+    case ENOSPC:
+    case EDQUOT:
       return ErrorKind::kNoSpace;
-    case EFBIG: case EOVERFLOW: case E2BIG: case EMFILE: case ENFILE: case ENOMEM:
+    case EFBIG:
+    case EOVERFLOW:
+    case E2BIG:
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
       return ErrorKind::kLimit;
-    case EPROTO: case EPIPE: case ECONNRESET: case ECONNABORTED:
+    case EPROTO:
+    case EPIPE:
+    case ECONNRESET:
+    case ECONNABORTED:
       return ErrorKind::kProtocol;
     case ETIMEDOUT:
       return ErrorKind::kTimeout;

@@ -32,11 +32,11 @@ std::string_view name_of(ErrorKind kind);
 struct Error {
   static constexpr uint64_t kNoOffset = ~uint64_t{0};
 
-  const char* operation = "";      // a literal: "read", "open", "parse header"
-  uint64_t offset = kNoOffset;     // bytes, guest or host as the operation says
-  int32_t errno_value = 0;         // always set: the cause, or the closest errno there is
-  uint32_t node = 0;               // an id given by Diagnostics; 0: none
-  uint32_t note = 0;               // a text kept by Diagnostics; 0: none
+  const char* operation = "";   // a literal: "read", "open", "parse header"
+  uint64_t offset = kNoOffset;  // bytes, guest or host as the operation says
+  int32_t errno_value = 0;      // always set: the cause, or the closest errno there is
+  uint32_t node = 0;            // an id given by Diagnostics; 0: none
+  uint32_t note = 0;            // a text kept by Diagnostics; 0: none
   ErrorKind kind = ErrorKind::kIo;
 
   // A failed system call, or a completion's negated result. `errno_value` is positive.

@@ -30,7 +30,11 @@ class BufferSequence {
   template <class Other>
     requires(!std::is_same_v<Other, ByteSpan> && std::is_convertible_v<Other, ByteSpan>)
   BufferSequence(const BufferSequence<Other>& other)
-      : parts_(other.parts_), count_(other.count_), skip_(other.skip_), single_(other.single_), size_(other.size_) {}
+      : parts_(other.parts_),
+        count_(other.count_),
+        skip_(other.skip_),
+        single_(other.single_),
+        size_(other.size_) {}
 
   size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
@@ -109,7 +113,7 @@ class BufferSequence {
 
   const iovec* parts_ = nullptr;  // null: single_
   size_t count_ = 0;
-  size_t skip_ = 0;               // bytes of parts_[0] before the first one of ours
+  size_t skip_ = 0;  // bytes of parts_[0] before the first one of ours
   ByteSpan single_;
   size_t size_ = 0;
 };

@@ -18,10 +18,12 @@ inline constexpr uint32_t kReadyBatchMax = 256;      // tasks resumed between tw
 inline constexpr uint32_t kBlockingThreadsMax = 16;  // a loop's pool for calls that block
 
 // block
-inline constexpr uint64_t kRequestBytesMax = 64 * kMiB;  // one request above the funnel; exports split or refuse
-inline constexpr uint32_t kPiecesInFlightMax = 32;       // parallel pieces of one request (block/access)
-inline constexpr uint32_t kBackingDepthMax = 200;        // images in one backing chain
-inline constexpr uint32_t kBlockSizeMax = 64 * kKiB;     // largest logical block a storage may advertise
+inline constexpr uint64_t kRequestBytesMax =
+    64 * kMiB;  // one request above the funnel; exports split or refuse
+inline constexpr uint32_t kPiecesInFlightMax = 32;  // parallel pieces of one request (block/access)
+inline constexpr uint32_t kBackingDepthMax = 200;   // images in one backing chain
+inline constexpr uint32_t kBlockSizeMax =
+    64 * kKiB;  // largest logical block a storage may advertise
 inline constexpr uint64_t kBouncePieceBytesMax = 1 * kMiB;
 
 // qcow2: the specification gives no limits; these are QEMU's or wider, so that its images open
@@ -41,9 +43,9 @@ inline constexpr uint32_t kNbdOptionBytesMax = 64 * kKiB;
 inline constexpr uint32_t kNbdHandshakeOptionsMax = 256;
 inline constexpr uint32_t kNbdHandshakeSeconds = 20;
 inline constexpr uint32_t kNbdConnectionsMax = 256;
-inline constexpr uint32_t kNbdRequestsInFlightMax = 128;          // per connection
-inline constexpr uint64_t kNbdPayloadInFlightMax = 64 * kMiB;     // per connection
-inline constexpr uint32_t kNbdMetaContextsMax = 16;               // per connection
+inline constexpr uint32_t kNbdRequestsInFlightMax = 128;       // per connection
+inline constexpr uint64_t kNbdPayloadInFlightMax = 64 * kMiB;  // per connection
+inline constexpr uint32_t kNbdMetaContextsMax = 16;            // per connection
 
 static_assert(kNbdRequestBytesMax <= kRequestBytesMax);
 static_assert(kNbdRequestBytesMax <= kNbdPayloadInFlightMax, "one request must always fit");

@@ -26,7 +26,9 @@ class [[nodiscard]] Result {
  public:
   using value_type = T;
 
-  Result() requires std::is_void_v<T> : value_(), ok_(true) {}
+  Result()
+    requires std::is_void_v<T>
+      : value_(), ok_(true) {}
 
   template <class U = Value>
     requires(!std::is_void_v<T> && std::is_constructible_v<Value, U &&> &&
@@ -59,12 +61,24 @@ class [[nodiscard]] Result {
   bool ok() const { return ok_; }
 
   // CHECKs that the Result holds a value.
-  Value& value() & { CHECK(ok_); return value_; }
-  const Value& value() const& { CHECK(ok_); return value_; }
-  Value&& value() && { CHECK(ok_); return std::move(value_); }
+  Value& value() & {
+    CHECK(ok_);
+    return value_;
+  }
+  const Value& value() const& {
+    CHECK(ok_);
+    return value_;
+  }
+  Value&& value() && {
+    CHECK(ok_);
+    return std::move(value_);
+  }
 
   // CHECKs that the Result holds an error.
-  const Error& error() const { CHECK(!ok_); return error_; }
+  const Error& error() const {
+    CHECK(!ok_);
+    return error_;
+  }
 
  private:
   union {
@@ -80,10 +94,11 @@ class [[nodiscard]] Result {
 #define RINGDISK_CONCAT(a, b) RINGDISK_CONCAT_INNER(a, b)
 
 // Returns the error of `expression` from the enclosing plain function, or goes on.
-#define RETURN_IF_ERROR(expression)                                                \
-  do {                                                                             \
-    auto returned_result = (expression);                                           \
-    if (!returned_result.ok()) [[unlikely]] return returned_result.error();        \
+#define RETURN_IF_ERROR(expression)         \
+  do {                                      \
+    auto returned_result = (expression);    \
+    if (!returned_result.ok()) [[unlikely]] \
+      return returned_result.error();       \
   } while (false)
 
 // Declares or assigns `target` from the value of `expression`, or returns its error from the enclosing plain function.
@@ -91,5 +106,6 @@ class [[nodiscard]] Result {
   RINGDISK_ASSIGN_OR_RETURN(RINGDISK_CONCAT(result_at_, __LINE__), target, expression)
 #define RINGDISK_ASSIGN_OR_RETURN(result, target, expression) \
   auto result = (expression);                                 \
-  if (!result.ok()) [[unlikely]] return result.error();       \
+  if (!result.ok()) [[unlikely]]                              \
+    return result.error();                                    \
   target = std::move(result).value()

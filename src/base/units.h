@@ -74,12 +74,16 @@ class Offset {
   constexpr Offset& operator+=(ByteCount b) { return *this = *this + b; }
 
   // `alignment` is a power of two.
-  constexpr Offset align_down(uint64_t alignment) const { return Offset(value_ & ~(alignment - 1)); }
+  constexpr Offset align_down(uint64_t alignment) const {
+    return Offset(value_ & ~(alignment - 1));
+  }
   constexpr Offset align_up(uint64_t alignment) const {
     CHECK_LE(value_, ~uint64_t{0} - (alignment - 1));
     return Offset((value_ + alignment - 1) & ~(alignment - 1));
   }
-  constexpr ByteCount offset_in(uint64_t alignment) const { return ByteCount(value_ & (alignment - 1)); }
+  constexpr ByteCount offset_in(uint64_t alignment) const {
+    return ByteCount(value_ & (alignment - 1));
+  }
   constexpr bool is_aligned(uint64_t alignment) const { return (value_ & (alignment - 1)) == 0; }
 
  private:
@@ -95,7 +99,9 @@ class ClusterIndex {
   constexpr explicit ClusterIndex(uint64_t value) : value_(value) {}
   constexpr uint64_t value() const { return value_; }
   constexpr auto operator<=>(const ClusterIndex&) const = default;
-  friend constexpr ClusterIndex operator+(ClusterIndex a, uint64_t n) { return ClusterIndex(a.value_ + n); }
+  friend constexpr ClusterIndex operator+(ClusterIndex a, uint64_t n) {
+    return ClusterIndex(a.value_ + n);
+  }
   friend constexpr uint64_t operator-(ClusterIndex a, ClusterIndex b) {
     CHECK_GE(a.value_, b.value_);
     return a.value_ - b.value_;

@@ -28,13 +28,13 @@ class Shard;
 
 // What one stretch of a disk is, for map, block status and convert.
 struct BlockStatus {
-  ByteCount length;             // at least 1
-  bool present = false;         // in this image or in one below it (qemu-img map: "present")
-  bool zero = false;            // reads as zeros, known without reading
-  bool data = false;            // has to be read to know what it is
+  ByteCount length;      // at least 1
+  bool present = false;  // in this image or in one below it (qemu-img map: "present")
+  bool zero = false;     // reads as zeros, known without reading
+  bool data = false;     // has to be read to know what it is
   bool compressed = false;
-  uint32_t depth = 0;           // 0: this image, 1: its backing image, …
-  std::optional<HostOffset> host;        // where it lies in the storage `file`, if it lies there as it is
+  uint32_t depth = 0;              // 0: this image, 1: its backing image, …
+  std::optional<HostOffset> host;  // where it lies in the storage `file`, if it lies there as it is
   const StorageNode* storage = nullptr;  // set with `host`
 };
 
@@ -66,7 +66,8 @@ class DeviceQueue {
 // close_device when its last user lets go.
 class DeviceNode {
  public:
-  DeviceNode(std::string name, uint32_t id, std::unique_ptr<FormatNode> format, std::shared_ptr<DeviceNode> backing);
+  DeviceNode(std::string name, uint32_t id, std::unique_ptr<FormatNode> format,
+             std::shared_ptr<DeviceNode> backing);
   ~DeviceNode();
 
   // any thread, constant after open

@@ -40,7 +40,8 @@ class MappingPin {
  public:
   MappingPin() = default;
   MappingPin(FormatQueue& queue, uint32_t slot) : queue_(&queue), slot_(slot) {}
-  MappingPin(MappingPin&& other) noexcept : queue_(std::exchange(other.queue_, nullptr)), slot_(other.slot_) {}
+  MappingPin(MappingPin&& other) noexcept
+      : queue_(std::exchange(other.queue_, nullptr)), slot_(other.slot_) {}
   MappingPin& operator=(MappingPin&& other) noexcept {
     if (this != &other) {
       release();
@@ -59,19 +60,20 @@ class MappingPin {
 
 struct Mapping {
   MappingKind kind = MappingKind::kAbsent;
-  bool preallocated_zero = false;  // kZero with a host cluster kept for it, at `host` (for map and info; not pinned)
-  ByteCount length;                // how far this holds from the asked offset on; at least 1
-  HostOffset host;                 // kData: of the first byte asked for; kCompressed: of the compressed stream
-  MappingPin pin;                  // kData
+  bool preallocated_zero =
+      false;  // kZero with a host cluster kept for it, at `host` (for map and info; not pinned)
+  ByteCount length;  // how far this holds from the asked offset on; at least 1
+  HostOffset host;   // kData: of the first byte asked for; kCompressed: of the compressed stream
+  MappingPin pin;    // kData
 };
 
 // A place for guest clusters that nobody sees yet. Between begin and finish/abandon, other changes of these clusters wait.
 struct Allocation {
-  GuestRange request;        // the part of the asked range that this allocation serves: a prefix of it
-  GuestRange cover;          // whole clusters around `request`
-  HostOffset host;           // of cover's first byte, contiguous
-  bool reads_zero = false;   // the place reads as zeros already: zeros need not be written
-  uint64_t ticket = 0;       // the format's own
+  GuestRange request;  // the part of the asked range that this allocation serves: a prefix of it
+  GuestRange cover;    // whole clusters around `request`
+  HostOffset host;     // of cover's first byte, contiguous
+  bool reads_zero = false;  // the place reads as zeros already: zeros need not be written
+  uint64_t ticket = 0;      // the format's own
 };
 
 // What whole-cluster zeroing or discarding did.
@@ -80,9 +82,10 @@ struct ClusterChange {
 };
 
 struct FormatLimits {
-  ByteCount cluster_size;      // granularity of mappings; 1 for raw
+  ByteCount cluster_size;  // granularity of mappings; 1 for raw
   bool read_only = false;
-  bool maps_directly = false;  // raw: guest offset is host offset (plus a constant), and zeroing is the storage's affair
+  bool maps_directly =
+      false;  // raw: guest offset is host offset (plus a constant), and zeroing is the storage's affair
 };
 
 class FormatQueue {
@@ -132,9 +135,9 @@ class FormatNode {
  public:
   virtual ~FormatNode() = default;
 
-  virtual const char* driver() const = 0;       // "raw", "qcow2"
+  virtual const char* driver() const = 0;  // "raw", "qcow2"
   virtual const FormatLimits& limits() const = 0;
-  virtual ByteCount size() const = 0;           // of the virtual disk; any thread
+  virtual ByteCount size() const = 0;  // of the virtual disk; any thread
   virtual Task<std::unique_ptr<FormatQueue>> open_queue(Shard& shard) = 0;
   // After all queues are gone: writes back what is left in order, marks the image clean, closes its storages.
   virtual Task<void> close() = 0;

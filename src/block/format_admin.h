@@ -18,7 +18,8 @@ namespace ringdisk {
 
 // One line of "Format specific information" / one key of "format-specific": {"data": {…}}. A nested object has children.
 struct DescribedField {
-  std::string key;    // as qemu-img's JSON has it ("lazy-refcounts"); the text form replaces '-' by ' '
+  std::string
+      key;  // as qemu-img's JSON has it ("lazy-refcounts"); the text form replaces '-' by ' '
   enum class Kind : uint8_t { kText, kNumber, kBool, kObject } kind = Kind::kText;
   std::string text;
   uint64_t number = 0;  // kBool: 0 or 1
@@ -42,9 +43,9 @@ struct ImageDescription {
 };
 
 struct CreateRequest {
-  Options storage;                  // of the file
+  Options storage;  // of the file
   ByteCount size;
-  Options options;                  // -o: cluster_size, preallocation, …; the format takes what it knows
+  Options options;  // -o: cluster_size, preallocation, …; the format takes what it knows
   std::string backing_name, backing_format;  // as recorded
 };
 
@@ -57,7 +58,8 @@ struct CheckReport {
   uint64_t corruptions = 0, leaks = 0, check_errors = 0;
   uint64_t corruptions_fixed = 0, leaks_fixed = 0;
   uint64_t image_end_offset = 0;
-  uint64_t total_clusters = 0, allocated_clusters = 0, fragmented_clusters = 0, compressed_clusters = 0;
+  uint64_t total_clusters = 0, allocated_clusters = 0, fragmented_clusters = 0,
+           compressed_clusters = 0;
   std::vector<std::string> messages;  // bounded; "Leaked cluster 5 refcount=1 reference=0"
   bool messages_cut = false;
 };
@@ -72,8 +74,9 @@ class FormatAdmin {
   virtual Task<void> create(Graph& graph, CreateRequest request) = 0;
   virtual Task<ImageDescription> describe(const World& world, SharedStorage& storage) = 0;
   // nullopt: this format has nothing to check (qemu-img exit code 63). Reads only; `on_progress` may be empty.
-  virtual Task<std::optional<CheckReport>> check(const World& world, SharedStorage& storage,
-                                                 std::function<void(CheckProgress)> on_progress) = 0;
+  virtual Task<std::optional<CheckReport>> check(
+      const World& world, SharedStorage& storage,
+      std::function<void(CheckProgress)> on_progress) = 0;
 };
 
 }  // namespace ringdisk

@@ -20,9 +20,9 @@ namespace ringdisk {
 // How an image is to be opened. Handed down the chain: backing images are opened read-only, with the same cache mode.
 struct OpenMode {
   bool read_only = false;
-  bool share = false;            // -U: do not insist on locks (qemu-img's force-share)
-  bool no_backing = false;       // do not open backing images (info, check)
-  bool keep_clean = false;       // change nothing at open: no dirty marks, no repair (info, check, map)
+  bool share = false;       // -U: do not insist on locks (qemu-img's force-share)
+  bool no_backing = false;  // do not open backing images (info, check)
+  bool keep_clean = false;  // change nothing at open: no dirty marks, no repair (info, check, map)
   CacheMode cache = CacheMode::kWriteback;
 };
 
@@ -32,7 +32,8 @@ class Graph;
 struct StorageDriver {
   std::string name;  // as in driver=…
   // `options` are the storage's own, with "filename" for those that have one.
-  std::function<Task<std::unique_ptr<StorageNode>>(const World&, Options options, OpenMode mode)> open;
+  std::function<Task<std::unique_ptr<StorageNode>>(const World&, Options options, OpenMode mode)>
+      open;
   // Makes an empty storage of `size` bytes, replacing what was there. Null: cannot be created.
   std::function<Task<void>(const World&, Options options, ByteCount size)> create;
 };
@@ -44,7 +45,7 @@ struct FormatOpening {
   std::unique_ptr<SharedStorage> storage;  // the image itself
   std::string path;                        // its local path, empty where it has none
   OpenMode mode;
-  Options options;                         // the format's own
+  Options options;  // the format's own
 };
 
 struct OpenedFormat {
@@ -70,8 +71,8 @@ struct Drivers {
 // What to open: a file name with an optional format, or options.
 struct ImageName {
   std::string filename;  // used if `options` is empty
-  std::string format;    // empty: probe (the disk must then not be raw for writing, see Graph::open)
-  Options options;       // driver=…,file.driver=…,file.filename=…
+  std::string format;  // empty: probe (the disk must then not be raw for writing, see Graph::open)
+  Options options;     // driver=…,file.driver=…,file.filename=…
   std::string text() const;  // as the user would recognise it
 };
 
@@ -97,8 +98,10 @@ class Graph {
 
  private:
   struct ChainLink;
-  Task<std::shared_ptr<DeviceNode>> open_at_depth(ImageName name, OpenMode mode, const ChainLink* above);
-  Task<std::shared_ptr<DeviceNode>> open_backing(const OpenedFormat& format, const std::string& path, OpenMode mode,
+  Task<std::shared_ptr<DeviceNode>> open_at_depth(ImageName name, OpenMode mode,
+                                                  const ChainLink* above);
+  Task<std::shared_ptr<DeviceNode>> open_backing(const OpenedFormat& format,
+                                                 const std::string& path, OpenMode mode,
                                                  const ChainLink& above);
 
   const World& world_;

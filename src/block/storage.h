@@ -21,13 +21,15 @@ class Shard;
 
 // What a storage can do and how it wants to be asked. Constant after open.
 struct StorageLimits {
-  uint32_t block_size = 1;         // offsets and lengths are multiples of it; a power of two, at most kBlockSizeMax
-  uint32_t memory_alignment = 1;   // addresses and sizes of memory pieces, likewise
+  uint32_t block_size =
+      1;  // offsets and lengths are multiples of it; a power of two, at most kBlockSizeMax
+  uint32_t memory_alignment = 1;  // addresses and sizes of memory pieces, likewise
   bool read_only = false;
-  bool grows = false;              // a write or resize beyond the end makes it larger
-  bool grown_reads_zero = false;   // what a resize, or a write further out, adds reads as zeros (regular files)
-  bool fast_zero = false;          // write_zeroes costs about as much as a metadata change
-  bool unmaps = false;             // discard gives space back
+  bool grows = false;  // a write or resize beyond the end makes it larger
+  bool grown_reads_zero =
+      false;  // what a resize, or a write further out, adds reads as zeros (regular files)
+  bool fast_zero = false;  // write_zeroes costs about as much as a metadata change
+  bool unmaps = false;     // discard gives space back
 };
 
 struct WriteOptions {

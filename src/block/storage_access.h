@@ -24,7 +24,8 @@ struct StorageCounters {
 
 // A storage node with what its queues share. Made once per node when it enters a graph; outlives all StorageAccess.
 struct SharedStorage {
-  explicit SharedStorage(std::unique_ptr<StorageNode> storage_node) : node(std::move(storage_node)) {}
+  explicit SharedStorage(std::unique_ptr<StorageNode> storage_node)
+      : node(std::move(storage_node)) {}
   const std::unique_ptr<StorageNode> node;
   BlockLock block_lock;
 };

@@ -13,8 +13,12 @@ using Duration = std::chrono::nanoseconds;
 struct Instant {
   Duration since_start{0};
   constexpr auto operator<=>(const Instant&) const = default;
-  friend constexpr Instant operator+(Instant at, Duration after) { return {at.since_start + after}; }
-  friend constexpr Duration operator-(Instant a, Instant b) { return a.since_start - b.since_start; }
+  friend constexpr Instant operator+(Instant at, Duration after) {
+    return {at.since_start + after};
+  }
+  friend constexpr Duration operator-(Instant a, Instant b) {
+    return a.since_start - b.since_start;
+  }
 };
 
 class Clock {

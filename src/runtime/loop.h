@@ -23,29 +23,29 @@
 namespace ringdisk {
 
 enum class IoOpcode : uint8_t {
-  kReadv,      // preadv
-  kWritev,     // pwritev
-  kSync,       // fdatasync
-  kAllocate,   // fallocate(mode, offset, length)
-  kPollIn,     // readable, hung up or failed: result > 0
+  kReadv,     // preadv
+  kWritev,    // pwritev
+  kSync,      // fdatasync
+  kAllocate,  // fallocate(mode, offset, length)
+  kPollIn,    // readable, hung up or failed: result > 0
   kPollOut,
 };
 
 // One operation on its way. Made by the functions below.
 struct IoRequest : Waiter {
   IoOpcode opcode;
-  bool dsync = false;           // kWritev: durable when complete
-  bool may_block = false;       // the file system would block: go to a worker at once (IOSQE_ASYNC)
+  bool dsync = false;      // kWritev: durable when complete
+  bool may_block = false;  // the file system would block: go to a worker at once (IOSQE_ASYNC)
   int fd = -1;
-  int fixed_file = -1;          // slot given by Loop::register_file
-  int fixed_buffer = -1;        // slot of the buffer region that holds `single`, for one-part transfers
-  const iovec* parts = nullptr; // null: `single` is the one part
+  int fixed_file = -1;    // slot given by Loop::register_file
+  int fixed_buffer = -1;  // slot of the buffer region that holds `single`, for one-part transfers
+  const iovec* parts = nullptr;  // null: `single` is the one part
   uint32_t part_count = 1;
   iovec single{};
   uint64_t offset = 0;
-  uint64_t length = 0;          // kAllocate
-  int mode = 0;                 // kAllocate
-  int32_t result = 0;           // set on completion
+  uint64_t length = 0;  // kAllocate
+  int mode = 0;         // kAllocate
+  int32_t result = 0;   // set on completion
 
   static IoRequest readv(int fd, const iovec* parts, uint32_t count, uint64_t offset);
   static IoRequest writev(int fd, const iovec* parts, uint32_t count, uint64_t offset);

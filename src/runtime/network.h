@@ -23,8 +23,8 @@ struct UnixAddress {
   std::string path;
 };
 struct TcpAddress {
-  std::string host;  // a name or an address; empty: every local address
-  uint16_t port = 0; // 0 when listening: any free one
+  std::string host;   // a name or an address; empty: every local address
+  uint16_t port = 0;  // 0 when listening: any free one
 };
 using Address = std::variant<UnixAddress, TcpAddress>;
 

@@ -38,7 +38,8 @@ class CrossCall {
  public:
   using T = typename std::invoke_result_t<F&>::value_type;
 
-  CrossCall(Shard& caller, Shard& target, F& fn) : request_(*this), reply_(*this), caller_(caller), target_(target), fn_(fn) {}
+  CrossCall(Shard& caller, Shard& target, F& fn)
+      : request_(*this), reply_(*this), caller_(caller), target_(target), fn_(fn) {}
 
   bool await_ready() const noexcept { return false; }
   template <RingdiskPromise P>

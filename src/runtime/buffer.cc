@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Slabs of 2 MiB cut into buffers of one size. Slabs are never given back before the pool ends; what a shard once needed it
+// needs again.
+#include "runtime/buffer.h"
+
+#include <bit>
+#include <new>
+
+#include "base/check.h"
+#include "runtime/loop.h"
+
+namespace ringdisk {
+
+void Buffer::release() {
+  if (!pool_) return;
+  std::exchange(pool_, nullptr)->give_back(memory_, fixed_slot_);
+  memory_ = MutableBytes();
+  fixed_slot_ = -1;
+}
+
+BufferPool::~BufferPool() {
+  CHECK_EQ(taken_, uint64_t{0});
+  for (const Slab& slab : slabs_) {
+    ::operator delete(slab.memory, std::align_val_t(kBufferAlignment));
+  }
+}
+
+size_t BufferPool::class_of(size_t bytes) {
+  size_t rounded = std::bit_ceil(bytes < kSmallest ? kSmallest : bytes);
+  return static_cast<size_t>(std::countr_zero(rounded) - std::countr_zero(kSmallest));
+}
+
+BufferPool::Free BufferPool::carve(size_t size_class) {
+  auto* memory =
+      static_cast<std::byte*>(::operator new(kLargest, std::align_val_t(kBufferAlignment)));
+  ++system_allocations_;
+  int slot = -1;
+  if (loop_ && slabs_.size() < kSlabsRegisteredMax) {
+    slot = loop_->register_buffers(MutableBytes(memory, kLargest));
+  }
+  slabs_.push_back({memory, slot});
+  size_t size = kSmallest << size_class;
+  for (size_t at = kLargest; at > size; at -= size) {
+    free_[size_class].push_back({memory + at - size, slot});
+  }
+  return {memory, slot};
+}
+
+Buffer BufferPool::take(size_t bytes) {
+  ++taken_;
+  Buffer buffer;
+  buffer.pool_ = this;
+  if (bytes > kLargest) {
+    ++system_allocations_;
+    size_t rounded = (bytes + kBufferAlignment - 1) & ~(kBufferAlignment - 1);
+    auto* memory =
+        static_cast<std::byte*>(::operator new(rounded, std::align_val_t(kBufferAlignment)));
+    buffer.memory_ = MutableBytes(memory, rounded);
+    return buffer;
+  }
+  size_t size_class = class_of(bytes);
+  std::vector<Free>& free = free_[size_class];
+  Free taken{};
+  if (free.empty()) {
+    taken = carve(size_class);
+  } else {
+    taken = free.back();
+    free.pop_back();
+  }
+  buffer.memory_ = MutableBytes(taken.memory, kSmallest << size_class);
+  buffer.fixed_slot_ = taken.fixed_slot;
+  return buffer;
+}
+
+void BufferPool::give_back(MutableBytes memory, int fixed_slot) {
+  CHECK_GT(taken_, uint64_t{0});
+  --taken_;
+  if (memory.size() > kLargest) {
+    ::operator delete(memory.data(), std::align_val_t(kBufferAlignment));
+    return;
+  }
+  free_[class_of(memory.size())].push_back({memory.data(), fixed_slot});
+}
+
+}  // namespace ringdisk
