@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The commands of a developer's day. The build itself is CMake (CMakeLists.txt); this file only
+# names what is done often. `make` lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help demo build test check bench fuzz format clean deps
+MAKEFLAGS += --no-print-directory
+
+PRESET ?= release
+JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 60
+
+help: ## list the targets
+	@awk -F ':[^\#]*\#\# ' '/^[a-z]+:.*\#\# / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: deps build ## install what is missing, build, and show what ringdisk does
+	scripts/demo
+
+build: ## build (PRESET=release, debug, asan, tsan, fuzz or gcc) into build/PRESET
+	@cmake --preset $(PRESET) >/dev/null
+	cmake --build build/$(PRESET) -j $(JOBS)
+
+test: ## everything that CI runs: both compilers, sanitizers, interop, fuzz smoke (under 30 minutes)
+	scripts/run-tests
+
+check: ## before a commit: style, release build, unit tests (under 5 minutes)
+	scripts/run-tests --stage tidy --stage unit
+
+bench: build ## compare with other programs on this machine
+	bench/run
+
+fuzz: ## run each fuzzer for FUZZ_SECONDS (60), keeping what it finds in build/
+	@$(MAKE) build PRESET=fuzz
+	scripts/fuzz --seconds $(FUZZ_SECONDS)
+
+format: ## lay out all C++ files
+	scripts/format
+
+deps: ## install the packages that are missing (Debian 12)
+	@scripts/install-deps
+
+clean: ## remove everything that was built
+	rm -rf build
