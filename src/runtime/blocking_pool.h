@@ -15,29 +15,32 @@
 #include "base/blocking.h"
 #include "runtime/message.h"
 #include "runtime/shard.h"
+#include "runtime/worker_threads.h"
 
 namespace ringdisk {
 
-// A piece of work on its way through the pool; lives in the frame of who waits for it. deliver() is its completion.
-class BlockingJob : public Message {
+// A piece of work on its way through the pool; lives in the frame of who waits for it. The pool calls run() on one of its
+// threads, once; that does the work and posts the job back to the shard it came from, where deliver() is its completion.
+class BlockingJob : public Work, public Message {
  public:
-  virtual void run(Blocking token) = 0;  // on a thread of the pool
-  Shard& origin() const { return origin_; }
+  void run(Blocking token) final {
+    do_work(token);
+    origin_.post(*this);  // the last thing: the job may be gone right after
+  }
 
  protected:
   explicit BlockingJob(Shard& origin) : origin_(origin) {}
   ~BlockingJob() = default;
+  virtual void do_work(Blocking token) = 0;
 
  private:
-  friend class BlockingQueue;
   Shard& origin_;
-  BlockingJob* next_job_ = nullptr;
 };
 
 class BlockingPool {
  public:
   virtual ~BlockingPool() = default;
-  // Any shard. Runs job.run() somewhere, then posts the job to its origin.
+  // Any shard. Calls job.run() somewhere.
   virtual void submit(BlockingJob& job) = 0;
 };
 
@@ -48,7 +51,7 @@ class Call final : public BlockingJob {
   using ResultType = std::invoke_result_t<F&, Blocking>;
 
   Call(BlockingPool& pool, F& fn) : BlockingJob(Shard::current()), pool_(pool), fn_(fn) {}
-  void run(Blocking token) override { result_.emplace(fn_(token)); }
+  void do_work(Blocking token) override { result_.emplace(fn_(token)); }
   void deliver() override { waiter_.wake(); }
 
   bool await_ready() const noexcept { return false; }

@@ -43,10 +43,10 @@ std::optional<Duration> Shard::sleep_limit() const {
   return std::max(*next - clock_.now(), Duration::zero());
 }
 
-void Shard::turn(bool may_sleep) {
+void Shard::turn(bool may_sleep, uint32_t resumed_max) {
   Executor::Entered entered(executor_);
   inbox_.deliver_all();
-  uint32_t resumed = executor_.run_ready(limits::kReadyBatchMax);
+  uint32_t resumed = executor_.run_ready(resumed_max);
   load_.store(resumed, std::memory_order_relaxed);
   if (timers_.next()) timers_.fire(clock_.now());
   uint32_t completed = loop_->poll(Duration::zero());

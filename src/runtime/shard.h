@@ -19,6 +19,7 @@
 #include "async/executor.h"
 #include "async/scope.h"
 #include "async/task.h"
+#include "base/limits.h"
 #include "runtime/buffer.h"
 #include "runtime/clock.h"
 #include "runtime/loop.h"
@@ -62,8 +63,9 @@ class Shard {
   uint32_t load() const { return load_.load(std::memory_order_relaxed); }
   bool is_asleep() const { return asleep_.load(std::memory_order_relaxed); }
 
-  // One turn of the shard, on its own thread. `may_sleep`: wait for the next event if nothing is ready.
-  void turn(bool may_sleep);
+  // One turn of the shard, on its own thread. `may_sleep`: wait for the next event if nothing is ready. At most `resumed_max`
+  // coroutines go on in it (the simulator lets few, so that shards take turns often).
+  void turn(bool may_sleep, uint32_t resumed_max = limits::kReadyBatchMax);
   // Whether the next turn has something to do without waiting. For the simulator.
   bool has_work() const { return executor_.has_ready() || !inbox_.is_empty(); }
   std::optional<Instant> next_timer() const { return timers_.next(); }

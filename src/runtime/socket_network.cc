@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+// Binding, accepting and connecting. What may block (name look-up, connect) runs in the blocking pool.
+#include "runtime/socket_network.h"
+
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cstddef>
+#include <cstring>
+
+#include "base/diagnostics.h"
+#include "runtime/shard.h"
+#include "runtime/socket_stream.h"
+
+namespace ringdisk {
+namespace {
+
+constexpr int kBacklog = 128;
+// Room for a batch of requests or replies without a stop in between.
+constexpr int kSocketBufferBytes = 1 << 20;
+
+struct SocketAddress {
+  sockaddr_storage storage{};
+  socklen_t length = 0;
+  int family = 0;
+  // why: the sockets interface takes all address kinds through this one type
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+};
+
+class SocketConnection final : public Connection {
+ public:
+  SocketConnection(FileDescriptor socket, std::string peer)
+      : socket_(std::move(socket)), peer_(std::move(peer)) {}
+  std::unique_ptr<Stream> open_stream(Shard& shard) override {
+    return make_socket_stream(std::move(socket_), shard);
+  }
+  std::string peer_name() const override { return peer_; }
+
+ private:
+  FileDescriptor socket_;
+  std::string peer_;
+};
+
+void tune_socket(int fd, int family) {
+  // Failing to tune costs speed alone.
+  const int one = 1;
+  if (family != AF_UNIX) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  if (family == AF_UNIX) {
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &kSocketBufferBytes, sizeof kSocketBufferBytes);
+  }
+}
+
+std::string name_of_peer(const SocketAddress& address) {
+  if (address.family == AF_UNIX) return "unix";
+  char host[NI_MAXHOST], port[NI_MAXSERV];
+  int failed = getnameinfo(address.get(), address.length, host, sizeof host, port, sizeof port,
+                           NI_NUMERICHOST | NI_NUMERICSERV);
+  return failed ? "tcp" : std::string(host) + ":" + port;
+}
+
+class SocketListener final : public Listener {
+ public:
+  SocketListener(FileDescriptor socket, Address address)
+      : socket_(std::move(socket)), address_(std::move(address)) {}
+  ~SocketListener() override {
+    if (auto* at = std::get_if<UnixAddress>(&address_)) unlink(at->path.c_str());
+  }
+  Task<std::unique_ptr<Connection>> accept(CancelToken token) override;
+  Address address() const override { return address_; }
+
+ private:
+  FileDescriptor socket_;
+  Address address_;
+};
+
+Task<std::unique_ptr<Connection>> SocketListener::accept(CancelToken token) {
+  for (;;) {
+    if (token.is_cancelled()) co_return Error::of(ErrorKind::kCancelled, "accept");
+    SocketAddress peer;
+    peer.length = sizeof peer.storage;
+    // why: the sockets interface takes all address kinds through this one type
+    auto* storage = reinterpret_cast<sockaddr*>(&peer.storage);
+    int fd = accept4(socket_.get(), storage, &peer.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+      peer.family = peer.storage.ss_family;
+      tune_socket(fd, peer.family);
+      std::unique_ptr<Connection> connection =
+          std::make_unique<SocketConnection>(FileDescriptor(fd), name_of_peer(peer));
+      co_return std::move(connection);
+    }
+    if (errno == EINTR || errno == ECONNABORTED) continue;
+    if (errno != EAGAIN) co_return Error::from_errno(errno, "accept");
+    co_await wait_until_ready(Shard::current(), socket_.get(), IoOpcode::kPollIn, token);
+  }
+}
+
+Result<SocketAddress> resolve_unix(const UnixAddress& address, Diagnostics& diagnostics) {
+  SocketAddress resolved;
+  sockaddr_un name{};
+  if (address.path.empty() || address.path.size() >= sizeof name.sun_path) {
+    return diagnostics.explain(
+        Error::from_errno(ENAMETOOLONG, "socket"),
+        "the path of a unix socket has 1 to 107 bytes: '" + address.path + "'");
+  }
+  name.sun_family = AF_UNIX;
+  address.path.copy(name.sun_path, address.path.size());
+  std::memcpy(&resolved.storage, &name, sizeof name);
+  resolved.length = sizeof name;
+  resolved.family = AF_UNIX;
+  return resolved;
+}
+
+Result<SocketAddress> resolve_tcp(Blocking, const TcpAddress& address, bool to_listen,
+                                  Diagnostics& diagnostics) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICSERV | (to_listen ? AI_PASSIVE : 0);
+  addrinfo* found = nullptr;
+  std::string port = std::to_string(address.port);
+  int failed = getaddrinfo(address.host.empty() ? nullptr : address.host.c_str(), port.c_str(),
+                           &hints, &found);
+  if (failed) {
+    return diagnostics.explain(Error::of(ErrorKind::kNotFound, "resolve"),
+                               "host '" + address.host + "': " + gai_strerror(failed));
+  }
+  SocketAddress resolved;
+  std::memcpy(&resolved.storage, found->ai_addr, found->ai_addrlen);
+  resolved.length = found->ai_addrlen;
+  resolved.family = found->ai_family;
+  freeaddrinfo(found);
+  return resolved;
+}
+
+Result<SocketAddress> resolve(Blocking token, const Address& address, bool to_listen,
+                              Diagnostics& diagnostics) {
+  if (auto* at = std::get_if<UnixAddress>(&address)) return resolve_unix(*at, diagnostics);
+  return resolve_tcp(token, std::get<TcpAddress>(address), to_listen, diagnostics);
+}
+
+// Whether a socket's file is left over from a process that is gone.
+bool is_stale(const SocketAddress& address) {
+  FileDescriptor probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  return probe.get() >= 0 && connect(probe.get(), address.get(), address.length) < 0 &&
+         errno == ECONNREFUSED;
+}
+
+Result<void> bind_to(int fd, const SocketAddress& address, const Address& asked) {
+  const int one = 1;
+  if (address.family != AF_UNIX) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  if (bind(fd, address.get(), address.length) == 0) return {};
+  if (errno == EADDRINUSE && address.family == AF_UNIX && is_stale(address)) {
+    unlink(std::get<UnixAddress>(asked).path.c_str());
+    if (bind(fd, address.get(), address.length) == 0) return {};
+  }
+  return Error::from_errno(errno, "bind");
+}
+
+// The address with the port that the system chose.
+Address with_real_port(int fd, Address address) {
+  auto* tcp = std::get_if<TcpAddress>(&address);
+  if (!tcp || tcp->port != 0) return address;
+  sockaddr_storage bound{};
+  socklen_t length = sizeof bound;
+  // why: the sockets interface takes all address kinds through this one type
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &length) != 0) return address;
+  in_port_t port = 0;  // at the same place in both families' structures
+  static_assert(offsetof(sockaddr_in, sin_port) == offsetof(sockaddr_in6, sin6_port));
+  std::memcpy(
+      &port,
+      reinterpret_cast<const char*>(&bound) + offsetof(sockaddr_in, sin_port),  // why: as above
+      sizeof port);
+  tcp->port = ntohs(port);
+  return address;
+}
+
+Result<std::unique_ptr<Listener>> open_listener(Blocking token, const Address& address,
+                                                Diagnostics& diagnostics) {
+  ASSIGN_OR_RETURN(SocketAddress resolved, resolve(token, address, true, diagnostics));
+  FileDescriptor fd(socket(resolved.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (fd.get() < 0) return Error::from_errno(errno, "socket");
+  Result<void> listening = bind_to(fd.get(), resolved, address);
+  if (listening.ok() && ::listen(fd.get(), kBacklog) < 0) {
+    listening = Error::from_errno(errno, "listen");
+  }
+  if (!listening.ok()) {
+    return diagnostics.explain(listening.error(), "cannot listen on " + text_of(address) + ": " +
+                                                      errno_text(listening.error().errno_value));
+  }
+  Address real = with_real_port(fd.get(), address);
+  return std::unique_ptr<Listener>(std::make_unique<SocketListener>(std::move(fd), real));
+}
+
+Result<std::unique_ptr<Connection>> open_connection(Blocking token, const Address& address,
+                                                    Diagnostics& diagnostics) {
+  ASSIGN_OR_RETURN(SocketAddress resolved, resolve(token, address, false, diagnostics));
+  FileDescriptor fd(socket(resolved.family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (fd.get() < 0) return Error::from_errno(errno, "socket");
+  if (::connect(fd.get(), resolved.get(), resolved.length) < 0) {
+    int errno_value = errno;
+    return diagnostics.explain(
+        Error::from_errno(errno_value, "connect"),
+        "cannot connect to " + text_of(address) + ": " + errno_text(errno_value));
+  }
+  if (fcntl(fd.get(), F_SETFL, O_NONBLOCK) < 0) return Error::from_errno(errno, "connect");
+  tune_socket(fd.get(), resolved.family);
+  return std::unique_ptr<Connection>(
+      std::make_unique<SocketConnection>(std::move(fd), text_of(address)));
+}
+
+}  // namespace
+
+Task<std::unique_ptr<Listener>> SocketNetwork::listen(Address address) {
+  auto open_it = [&](Blocking token) { return open_listener(token, address, diagnostics_); };
+  co_return co_await run_blocking(blocking_, open_it).result();
+}
+
+Task<std::unique_ptr<Connection>> SocketNetwork::connect(Address address) {
+  auto open_it = [&](Blocking token) { return open_connection(token, address, diagnostics_); };
+  co_return co_await run_blocking(blocking_, open_it).result();
+}
+
+std::string text_of(const Address& address) {
+  if (auto* at = std::get_if<UnixAddress>(&address)) return "unix:" + at->path;
+  const auto& tcp = std::get<TcpAddress>(address);
+  bool is_v6 = tcp.host.find(':') != std::string::npos;
+  return "tcp:" + (is_v6 ? "[" + tcp.host + "]" : tcp.host) + ":" + std::to_string(tcp.port);
+}
+
+Result<Address> parse_address(std::string_view text, Diagnostics& diagnostics) {
+  auto refuse = [&] {
+    return diagnostics.explain(
+        Error::of(ErrorKind::kInvalid, "address"),
+        "'" + std::string(text) +
+            "' is no address; write unix:PATH, tcp:HOST:PORT or tcp:[IPV6]:PORT");
+  };
+  if (text.starts_with("unix:") && text.size() > 5) {
+    return Address(UnixAddress{std::string(text.substr(5))});
+  }
+  if (!text.starts_with("tcp:")) return refuse();
+  std::string_view rest = text.substr(4);
+  size_t colon = rest.rfind(':');
+  if (colon == std::string_view::npos) return refuse();
+  std::string_view host = rest.substr(0, colon), digits = rest.substr(colon + 1);
+  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  TcpAddress tcp{std::string(host), 0};
+  auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), tcp.port);
+  if (digits.empty() || parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size()) {
+    return refuse();
+  }
+  return Address(tcp);
+}
+
+}  // namespace ringdisk
