@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Load by fio's nbd engine (libnbd) on an NBD server, and what the server pays for it."""
+import json
+
+import peers
+from harness import usage
+from harness.world import CannotMeasure
+
+
+def require_nbd_engine(world):
+    """CannotMeasure when this fio was built without libnbd."""
+    engines = peers.run([world.path("fio"), "--enghelp"], expect=None).stdout
+    if "nbd" not in engines.split():
+        raise CannotMeasure(f"{world.path('fio')} has no nbd engine: run bench/peers/setup")
+
+
+def random_load(world, server, workload, jobs, depth=64, block="4k"):
+    """Runs `workload` ("randread" or "randwrite") on a server's export from `jobs` connections.
+    Gives {"iops": requests a second, "server_us": server CPU microseconds a request}."""
+    before = usage.cpu_seconds_of(server.pid)
+    done = peers.run([
+        world.path("fio"), "--name=load", "--ioengine=nbd", f"--uri={server.uri()}",
+        f"--rw={workload}", f"--bs={block}", f"--iodepth={depth}", f"--numjobs={jobs}",
+        f"--size={world.settings.image_bytes}", "--norandommap", "--randrepeat=1",
+        "--time_based", f"--runtime={world.settings.load_seconds}", "--group_reporting",
+        "--output-format=json"])
+    used = usage.cpu_seconds_of(server.pid) - before
+    # fio may say something before the JSON.
+    job, = json.loads(done.stdout[done.stdout.index("{"):])["jobs"]
+    side = job["read" if workload == "randread" else "write"]
+    if job["error"] or not side["total_ios"]:
+        raise peers.PeerFailed(f"fio: error {job['error']}, {side['total_ios']} requests done")
+    return {"iops": side["iops"], "server_us": used * 1e6 / side["total_ios"]}

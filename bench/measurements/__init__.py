@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured, a file each. A measurement is a module with
+
+    NAME            the word for --only
+    measure(world)  an iterator of Results, one for each contest
+"""
+from measurements import convert, empty_image, fragmented, nbd_copy, nbd_random
+
+ALL = (convert, empty_image, nbd_random, nbd_copy, fragmented)
