@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The canary: a parser with a planted bug. The test run fuzzes it first and fails unless the bug is found in time,
-// which proves that the other fuzzers' silence means something: that coverage guides them, that the sanitizers are
-// linked in, and that a crash is noticed. Never mend it.
+// The canary: a parser with a planted bug. The test run fuzzes it first and fails unless the bug
+// is found in time, which proves that the other fuzzers' silence means something: that coverage
+// guides them, that the sanitizers are linked in, and that a crash is noticed. Never mend it.
 //
-// The planted format is a magic of four bytes, a length byte, and that many bytes of payload. The parser trusts the
-// length. Random bytes meet the magic once in 2^32 runs; a fuzzer that sees coverage finds it byte by byte.
+// The planted format is a magic of four bytes, a length byte, and that many bytes of payload. The
+// parser trusts the length. Random bytes meet the magic once in 2^32 runs; a fuzzer that sees
+// coverage finds it byte by byte.
 #include <cstddef>
 #include <cstdint>
 
@@ -29,7 +30,8 @@ uint32_t sum_of_payload(const uint8_t* bytes, size_t size) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
-  // Using the sum keeps the bug from being optimised away; -1 means "not worth keeping" to libFuzzer.
+  // Using the sum keeps the bug from being optimised away; -1 means "not worth keeping" to
+  // libFuzzer.
   constexpr uint32_t kNeverReached = ~0u;
   return sum_of_payload(bytes, size) == kNeverReached ? -1 : 0;
 }

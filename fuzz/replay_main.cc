@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// main() of every fuzzer outside the fuzz variant: runs the fuzzer's function once on the empty input and once on
-// each file below the folders (or files) named on the command line, in order of name. So every seed and every input
-// that once crashed is a test with any compiler and sanitizer, and a crash is debugged with an ordinary debugger:
+// main() of every fuzzer outside the fuzz variant: runs the fuzzer's function once on the empty
+// input and once on each file below the folders (or files) named on the command line, in order of
+// name. So every seed and every input that once crashed is a test with any compiler and sanitizer,
+// and a crash is debugged with an ordinary debugger:
 //
 //   build/debug/header_fuzz build/fuzz-findings/header_fuzz/crash-1234
 //
-// A fuzzer without a single input file fails: it would test nothing. This program is a developer's tool and the only
-// text it prints goes to the terminal of a test run.
+// A fuzzer without a single input file fails: it would test nothing. This program is a developer's
+// tool and the only text it prints goes to the terminal of a test run.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -25,8 +26,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The regular files below `root` (or `root` itself), sorted, so that every run has the same order. Folders that do
-// not exist hold nothing.
+// The regular files below `root` (or `root` itself), sorted, so that every run has the same order.
+// Folders that do not exist hold nothing.
 std::vector<fs::path> files_below(const fs::path& root) {
   std::error_code error;
   std::vector<fs::path> files;

@@ -4,9 +4,12 @@
 # after all (the logger writes to stderr, the inbox of a shard needs its lock),
 # scripts/tidy_allow.txt says so with the reason; an entry that nothing needs is an error, so the
 # list stays true.
+import io
 import re
+import tokenize
 from typing import Callable, NamedTuple
 
+from tidy_rules import tree as kinds
 from tidy_rules.dependencies import includes
 from tidy_rules.findings import Finding
 from tidy_rules.scanner import (BLOCK, CLASS, FUNCTION, IDENT, INIT, LAMBDA, NAMESPACE, PUNCT)
@@ -252,20 +255,29 @@ PROMISE = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b(\(#\d+\))?")
 def check_todo(tree):
     """TODO names its issue, FIXME and its kin do not exist."""
     for file in tree.files:
-        if file.is_cpp:
-            remarks = [(comment.line, comment.text) for comment in file.scan.comments]
-        elif file.is_script:
-            remarks = [(number, "#" + line.split("#", 1)[1])
-                       for number, line in enumerate(file.lines, 1)
-                       if re.search(r"(^|\s)#.*\b(TODO|FIXME|XXX|HACK)\b", line)]
-        else:
-            continue
-        for line, text in remarks:
+        for line, text in remarks_of(file):
             for offset, piece in enumerate(text.split("\n")):
                 for word, issue in PROMISE.findall(piece):
                     if word != "TODO" or not issue:
                         yield Finding(file.path, line + offset, f"'{word}' without an issue; do it "
                                       "now, or write an issue and 'TODO(#number): what'")
+
+
+def remarks_of(file):
+    """(line, text) of each comment of a file of code."""
+    if file.is_cpp:
+        return [(comment.line, comment.text) for comment in file.scan.comments]
+    if file.kind == kinds.PYTHON:
+        try:
+            return [(token.start[0], token.string)
+                    for token in tokenize.generate_tokens(io.StringIO(file.text).readline)
+                    if token.type == tokenize.COMMENT]
+        except (SyntaxError, tokenize.TokenError):
+            return []
+    if file.is_script:
+        return [(number, line[line.index("#"):]) for number, line in enumerate(file.lines, 1)
+                if re.search(r"(^|\s)#", line)]
+    return []
 
 
 # --- globals --------------------------------------------------------------------------------------
