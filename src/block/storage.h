@@ -52,8 +52,9 @@ class StorageQueue {
  public:
   virtual ~StorageQueue() = default;
 
-  // Conditions for all: ranges and memory aligned as limits() says, not empty, reads within size(), at most kRequestBytesMax;
-  // nothing but reads and flushes on a read-only node. All bytes or an error, with errno, offset and node. Requests of one
+  // Conditions for all: ranges and memory aligned as limits() says, not empty, at most kRequestBytesMax to transfer; reads
+  // begin within size() and end within it rounded up to a block (what lies beyond the end reads as zeros); nothing but
+  // reads and flushes on a read-only node. All bytes or an error, with errno, offset and node. Requests of one
   // queue may overlap in time; order among them is the caller's affair.
   virtual Task<void> read(HostOffset offset, MutableBuffers target) = 0;
   virtual Task<void> write(HostOffset offset, ConstBuffers source, WriteOptions options) = 0;

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// From names to nodes. The chain being opened is a list of links on the stack of coroutines, by which loops and depth are
+// found: a backing image that is already open above it in the same chain is refused.
+#include "block/graph.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "base/diagnostics.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "runtime/blocking_pool.h"
+#include "runtime/shard.h"
+
+namespace ringdisk {
+
+// What identifies a file on this machine, for finding loops.
+struct Graph::ChainLink {
+  const ChainLink* above = nullptr;
+  std::string path;  // empty: not a local file
+  uint32_t depth = 0;
+};
+
+namespace {
+
+constexpr size_t kProbeBytes = 4096;
+
+bool is_same_file(Blocking, const std::string& a, const std::string& b) {
+  struct stat first, second;
+  return stat(a.c_str(), &first) == 0 && stat(b.c_str(), &second) == 0 &&
+         first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+template <class Driver>
+const Driver* find_by_name(const std::vector<Driver>& drivers, std::string_view name) {
+  auto is_it = [&](const Driver& driver) { return driver.name == name; };
+  auto found = std::find_if(drivers.begin(), drivers.end(), is_it);
+  return found == drivers.end() ? nullptr : &*found;
+}
+
+// The storage's options of an image: file.* of a description, or the plain file name.
+Options storage_options(ImageName& name) {
+  if (name.options.empty()) {
+    Options options;
+    options.set("filename", name.filename);
+    return options;
+  }
+  Options options = name.options.take_group("file");
+  if (std::optional<std::string> filename = name.options.take("filename")) {
+    options.set("filename", *filename);
+  }
+  return options;
+}
+
+}  // namespace
+
+std::string ImageName::text() const {
+  if (options.empty()) return filename;
+  if (std::optional<std::string> named = options.get("file.filename")) return *named;
+  if (std::optional<std::string> named = options.get("filename")) return *named;
+  return options.get("driver").value_or("image");
+}
+
+const FormatDriver* Graph::find_format(std::string_view name) const {
+  return find_by_name(drivers_.formats, name);
+}
+
+const StorageDriver* Graph::find_storage(std::string_view name) const {
+  return find_by_name(drivers_.storages, name);
+}
+
+Task<std::unique_ptr<SharedStorage>> Graph::open_storage(Options options, OpenMode mode) {
+  const std::string driver_name = options.take("driver").value_or("file");
+  const StorageDriver* driver = find_storage(driver_name);
+  if (!driver) {
+    co_return world_.diagnostics.explain(Error::of(ErrorKind::kUnsupported, "open"),
+                                         "there is no storage driver '" + driver_name + "'");
+  }
+  std::unique_ptr<StorageNode> node = co_await driver->open(world_, options, mode);
+  co_return std::make_unique<SharedStorage>(std::move(node));
+}
+
+Task<void> Graph::create_storage(Options options, ByteCount size) {
+  const std::string driver_name = options.take("driver").value_or("file");
+  const StorageDriver* driver = find_storage(driver_name);
+  if (!driver || !driver->create) {
+    co_await fail(
+        world_.diagnostics.explain(Error::of(ErrorKind::kUnsupported, "create"),
+                                   "a storage of kind '" + driver_name + "' cannot be created"));
+  }
+  co_await driver->create(world_, options, size);
+}
+
+Task<std::string> Graph::probe_format(SharedStorage& storage) {
+  std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
+  Buffer first = Shard::current().buffers().take(kProbeBytes);
+  const auto length = static_cast<size_t>(std::min<uint64_t>(kProbeBytes, access->size().value()));
+  MutableBytes bytes = first.first(length);
+  if (length != 0) co_await access->read(HostOffset(0), MutableBuffers(bytes));
+  std::string best = "raw";
+  int best_score = 0;
+  for (const FormatDriver& driver : drivers_.formats) {
+    const int score = driver.probe ? driver.probe(bytes) : 0;
+    if (score <= best_score) continue;
+    best = driver.name;
+    best_score = score;
+  }
+  co_return best;
+}
+
+Task<std::shared_ptr<DeviceNode>> Graph::open(ImageName name, OpenMode mode) {
+  co_return co_await open_at_depth(std::move(name), mode, nullptr).result();
+}
+
+Task<std::shared_ptr<DeviceNode>> Graph::open_at_depth(ImageName name, OpenMode mode,
+                                                       const ChainLink* above) {
+  const std::string shown = name.text();
+  std::string format_name = name.format;
+  if (std::optional<std::string> driver = name.options.take("driver")) {
+    // A description that begins at the storage (driver=file,filename=…) is probed like a plain name.
+    if (find_storage(*driver)) {
+      name.options.set("file.driver", *driver);
+    } else {
+      format_name = *driver;
+    }
+  }
+  Options file = storage_options(name);
+  const std::string path =
+      file.has("driver") && file.get("driver") != "file" ? "" : file.get("filename").value_or("");
+  std::unique_ptr<SharedStorage> storage = co_await open_storage(std::move(file), mode);
+  const bool was_probed = format_name.empty();
+  if (was_probed) format_name = co_await probe_format(*storage);
+  const FormatDriver* driver = find_format(format_name);
+  if (!driver) {
+    co_await storage->node->close();
+    co_return world_.diagnostics.explain(Error::of(ErrorKind::kUnsupported, "open"),
+                                         storage->node->id(),
+                                         "unknown driver '" + format_name + "'");
+  }
+  if (was_probed && format_name == "raw") {
+    name.options.set("probed", "on");
+    if (!mode.read_only) {
+      world_.log.warning(
+          shown +
+          ": no format was given, and it looks like none; taken as raw. Writes that would make "
+          "it look like another format are refused; say -f raw to allow them");
+    }
+  }
+  ChainLink link;
+  link.above = above;
+  link.path = path;
+  link.depth = above ? above->depth + 1 : 0;
+  const uint32_t node_id = storage->node->id();
+  FormatOpening opening{world_, *this, std::move(storage), path, mode, std::move(name.options)};
+  OpenedFormat opened = co_await driver->open(std::move(opening));
+  std::shared_ptr<DeviceNode> backing;
+  if (!opened.backing_name.empty() && !mode.no_backing) {
+    Result<std::shared_ptr<DeviceNode>> below =
+        co_await open_backing(opened, path, mode, link).result();
+    if (!below.ok()) {
+      // Nothing was changed yet; how the half-opened image closes adds nothing to why it could not be opened.
+      Result<void> closed = co_await opened.node->close().result();
+      static_cast<void>(closed.ok());
+      co_return at_node(below.error(), node_id);
+    }
+    backing = std::move(below).value();
+  }
+  co_return std::make_shared<DeviceNode>(shown, node_id, std::move(opened.node),
+                                         std::move(backing));
+}
+
+Task<std::shared_ptr<DeviceNode>> Graph::open_backing(const OpenedFormat& format,
+                                                      const std::string& path, OpenMode mode,
+                                                      const ChainLink& above) {
+  auto admit = [&](Blocking token) -> Result<std::string> {
+    ASSIGN_OR_RETURN(std::string admitted,
+                     gate_.admit(token, path, format.backing_name, format.backing_format));
+    for (const ChainLink* link = &above; link; link = link->above) {
+      if (link->path.empty() || !is_same_file(token, link->path, admitted)) continue;
+      return world_.diagnostics.explain(
+          Error::of(ErrorKind::kCorrupt, "open"),
+          "backing file '" + format.backing_name + "' leads back to '" + link->path + "'");
+    }
+    return admitted;
+  };
+  if (above.depth >= limits::kBackingDepthMax) {
+    co_return world_.diagnostics.explain(
+        Error::of(ErrorKind::kLimit, "open"),
+        "the backing chain is longer than " + std::to_string(limits::kBackingDepthMax) + " images");
+  }
+  ImageName name;
+  name.filename = co_await run_blocking(world_.blocking, admit);
+  name.format = format.backing_format;
+  OpenMode below = mode;
+  below.read_only = true;
+  co_return co_await open_at_depth(std::move(name), below, &above).result();
+}
+
+}  // namespace ringdisk
