@@ -49,9 +49,11 @@ void Shard::turn(bool may_sleep, uint32_t resumed_max) {
   uint32_t resumed = executor_.run_ready(resumed_max);
   load_.store(resumed, std::memory_order_relaxed);
   if (timers_.next()) timers_.fire(clock_.now());
-  uint32_t completed = loop_->poll(Duration::zero());
-  if (!may_sleep || completed != 0 || has_work()) return;
-  if (!spin_for_message()) sleep_until_event();
+  if (!may_sleep || has_work()) {
+    loop_->poll(Duration::zero());
+  } else if (!spin_for_message()) {
+    sleep_until_event();  // submits and waits in one system call
+  }
 }
 
 // Adapts: a message found while spinning doubles the time to spin next, a spin in vain halves it, so that an idle shard soon

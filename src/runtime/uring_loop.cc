@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <vector>
 
@@ -49,6 +50,7 @@ class UringLoop final : public Loop {
   io_uring_sqe& next_entry();
   void prepare_transfer(io_uring_sqe& entry, IoRequest& request);
   void arm_wake();
+  bool has_deferred_work() const;
   uint32_t reap();
   void wait_for_completion(std::optional<Duration> sleep_max);
 
@@ -79,8 +81,10 @@ Result<void> UringLoop::open() {
   if (event_fd_ < 0) return Error::from_errno(errno, "eventfd");
   // From the newest kernels down to the oldest that is of use (5.15).
   const unsigned flag_sets[] = {
-      IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE,
-      IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_CQSIZE,
+      IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
+          IORING_SETUP_CQSIZE,
+      IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
+          IORING_SETUP_CQSIZE,
       IORING_SETUP_CQSIZE,
   };
   int failure = ENOSYS;
@@ -229,6 +233,13 @@ void UringLoop::wait_for_completion(std::optional<Duration> sleep_max) {
   CHECK(result >= 0 || result == -ETIME || result == -EINTR || result == -EAGAIN);
 }
 
+// The kernel has completions, or work that leads to them, which wait for us to enter it. A load, not a system call.
+bool UringLoop::has_deferred_work() const {
+  const unsigned flags =
+      std::atomic_ref<unsigned>(*ring_.sq.kflags).load(std::memory_order_acquire);
+  return (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
+}
+
 uint32_t UringLoop::poll(std::optional<Duration> sleep_max) {
   if (!wake_armed_) arm_wake();
   const bool sleeps = !sleep_max || *sleep_max > Duration::zero();
@@ -239,7 +250,7 @@ uint32_t UringLoop::poll(std::optional<Duration> sleep_max) {
     int submitted = io_uring_submit_and_get_events(&ring_);
     CHECK(submitted >= 0 || submitted == -EAGAIN || submitted == -EBUSY || submitted == -EINTR);
     queued_ = 0;
-  } else if (in_flight_ != 0 && io_uring_cq_ready(&ring_) == 0) {
+  } else if (has_deferred_work()) {
     io_uring_get_events(&ring_);
   }
   return reap();
