@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// The job as a whole: the cursor, the start and end of the lanes, the last flush. Piece by piece
+// work is in copy_lane.cc.
+#include "jobs/copy.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "async/scope.h"
+#include "base/check.h"
+#include "jobs/copy_lane.h"
+#include "runtime/shard.h"
+
+namespace ringdisk {
+namespace {
+
+// Looking for zeros in smaller blocks than the target can leave out would only split its writes;
+// but a block with large clusters is not to be filled with zeros because of a few bytes in it.
+constexpr uint64_t kGranuleMax = 64 * limits::kKiB;
+
+uint64_t granule_for(const CopyOptions& options, const FormatLimits& target) {
+  if (options.sparse_bytes == 0 || target.maps_directly) return options.sparse_bytes;
+  return std::max(options.sparse_bytes, std::min(target.cluster_size.value(), kGranuleMax));
+}
+
+// Stops the lanes when the job is cancelled.
+class StopOnCancel final : public CancelListener {
+ public:
+  explicit StopOnCancel(std::atomic<bool>& stopped) : stopped_(stopped) {}
+  void on_cancel() override { stopped_.store(true, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<bool>& stopped_;
+};
+
+}  // namespace
+
+CopyJob::CopyJob(const World& world, std::vector<DeviceNode*> sources, DeviceNode& target,
+                 CopyOptions options)
+    : world_(world), sources_(std::move(sources)), target_(target), options_(options) {
+  CHECK(options.sparse_bytes == 0 || std::has_single_bit(options.sparse_bytes));
+  CHECK(std::has_single_bit(options.piece_bytes));
+  CHECK_EQ(options.region_bytes % options.piece_bytes, uint64_t{0});
+  for (const DeviceNode* source : sources_) {
+    source_begins_.push_back(GuestOffset(total_bytes_));
+    total_bytes_ += source->size().value();
+  }
+  CHECK_LE(total_bytes_, target.size().value());
+  granule_bytes_ = granule_for(options, target.format().limits());
+}
+
+GuestRange CopyJob::claim_region() {
+  const uint64_t begin = cursor_.fetch_add(options_.region_bytes, std::memory_order_relaxed);
+  const uint64_t end = std::min(total_bytes_, begin + options_.region_bytes);
+  if (begin >= total_bytes_) return {};
+  return GuestRange::between(GuestOffset(begin), GuestOffset(end));
+}
+
+GuestRange CopyJob::claim_up_to(GuestRange region, GuestOffset wanted_end) {
+  // Regions stay on their grid, so that pieces do.
+  uint64_t wanted = wanted_end.value();
+  if (wanted < total_bytes_) wanted -= wanted % options_.region_bytes;
+  uint64_t expected = region.end().value();
+  if (wanted <= expected) return region;
+  if (!cursor_.compare_exchange_strong(expected, wanted, std::memory_order_relaxed)) return region;
+  return GuestRange::between(region.offset, GuestOffset(wanted));
+}
+
+Task<void> CopyJob::copy_on(Shard& shard) {
+  const auto shards = static_cast<uint32_t>(world_.shards.size());
+  const uint32_t wanted = options_.requests_in_flight;
+  const uint32_t workers = wanted == 0 ? kCopyRequestsPerShard : (wanted + shards - 1) / shards;
+  auto lane_on_shard = [this, &shard, workers] { return CopyLane::start(*this, shard, workers); };
+  Result<void> copied = co_await shard.call(lane_on_shard).result();
+  if (!copied.ok()) stop();
+  co_await std::move(copied);
+}
+
+Task<void> CopyJob::flush_target() {
+  std::unique_ptr<DeviceQueue> queue = co_await target_.open_queue(Shard::current());
+  co_await queue->flush();
+}
+
+Task<void> CopyJob::run(CancelToken cancel) {
+  StopOnCancel listener(stopped_);
+  if (cancel.is_cancelled()) stop();
+  cancel.listen(listener);
+  auto one = [this](size_t index) { return copy_on(*world_.shards[index]); };
+  co_await when_all(world_.shards.size(), one);
+  if (cancel.is_cancelled()) co_await fail(Error::of(ErrorKind::kCancelled, "copy"));
+  co_await flush_target();
+}
+
+}  // namespace ringdisk

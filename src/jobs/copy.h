@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// CopyJob: the content of one or several disks, laid end to end, into another disk: what `convert`
+// does. It runs on every shard at once; each has queues of its own, several requests in flight, and
+// takes its work from one shared cursor.
+//
+//   cursor ──> region (16 MiB of the disk, one shard's) ──> extents (block status) ──> pieces (256 KiB) ──> workers
+//
+//   a worker:  read a piece ─> find its zeros ─> write what is not zero, leave out (or zero) the rest
+//
+// A stretch that reads as zeros is one step however long it is: the shard that finds it moves the
+// cursor past it, so an empty disk of many terabytes costs a few look-ups. Pieces are small enough
+// that what was read is still in the core's own cache when it is written, and buffers come from the
+// shard's pool: nothing is allocated for a piece.
+//
+// Durability is that of the target's cache mode: the job ends with a flush, which `unsafe`
+// (convert's default, as qemu-img's) makes nothing of. The first failure of any request stops all
+// shards and is the job's result. Lives on the shard that calls run(); done_bytes() may be asked
+// from any thread.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "async/cancel.h"
+#include "async/task.h"
+#include "base/limits.h"
+#include "block/device_queue.h"
+#include "runtime/world.h"
+
+namespace ringdisk {
+
+struct CopyOptions {
+  // Zeros are looked for in what was read, in aligned blocks of this many bytes (a power of two, at
+  // least 512). 0: nothing is looked for, in the extents of the source neither, and every byte is
+  // written.
+  uint64_t sparse_bytes = 4096;
+  // The target reads as zeros everywhere, so zeros need not be written.
+  bool target_reads_zero = false;
+  // The target has a backing image that holds what the source's own image does not: only that image
+  // is copied.
+  bool target_has_backing = false;
+  // Requests in flight on all shards together; 0: kCopyRequestsPerShard on each.
+  uint32_t requests_in_flight = 0;
+  uint64_t piece_bytes = 256 * limits::kKiB;  // a power of two, at most 2 MiB
+  uint64_t region_bytes = 16 * limits::kMiB;  // a multiple of piece_bytes
+};
+
+inline constexpr uint32_t kCopyRequestsPerShard = 8;
+
+class CopyJob {
+ public:
+  // Sources and target stay open until run() is done; the target is at least as large as the
+  // sources together.
+  CopyJob(const World& world, std::vector<DeviceNode*> sources, DeviceNode& target,
+          CopyOptions options);
+  CopyJob(const CopyJob&) = delete;
+  CopyJob& operator=(const CopyJob&) = delete;
+
+  // Copies everything and flushes the target. Once. Errors: those of source and target; kCancelled
+  // when `cancel` was.
+  Task<void> run(CancelToken cancel);
+
+  uint64_t total_bytes() const { return total_bytes_; }
+  // How much of it is behind us, zeros and all. Any thread.
+  uint64_t done_bytes() const { return done_bytes_.load(std::memory_order_relaxed); }
+
+ private:
+  friend class CopyLane;
+
+  Task<void> copy_on(Shard& shard);
+  Task<void> flush_target();
+  // A region nobody else has, or an empty one when none is left.
+  GuestRange claim_region();
+  // `region` with as much as possible up to `wanted_end` added to it, if nobody has claimed what
+  // follows it.
+  GuestRange claim_up_to(GuestRange region, GuestOffset wanted_end);
+  void stop() { stopped_.store(true, std::memory_order_relaxed); }
+  bool is_stopped() const { return stopped_.load(std::memory_order_relaxed); }
+
+  // constant after construction
+  const World& world_;
+  const std::vector<DeviceNode*> sources_;
+  std::vector<GuestOffset> source_begins_;  // where each source lies in the target
+  DeviceNode& target_;
+  const CopyOptions options_;
+  uint64_t total_bytes_ = 0;
+  uint64_t granule_bytes_ = 0;  // what zeros are looked for in
+
+  // any thread (atomic)
+  std::atomic<uint64_t> cursor_{0};  // everything below is claimed
+  std::atomic<uint64_t> done_bytes_{0};
+  std::atomic<bool> stopped_{false};
+};
+
+}  // namespace ringdisk

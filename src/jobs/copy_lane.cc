@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a shard does for a copy. Storages may complete in place (page cache, memory), so a worker
+// lets the rest of the shard run after every kTurnBytes; what it reads it writes before that, while
+// it is in the cache.
+#include "jobs/copy_lane.h"
+
+#include <algorithm>
+
+#include "async/scope.h"
+#include "base/check.h"
+#include "codec/zero_detect.h"
+#include "runtime/next_turn.h"
+#include "runtime/shard.h"
+
+namespace ringdisk {
+namespace {
+
+// A look at everything below the image.
+constexpr uint32_t kWholeChain = limits::kBackingDepthMax;
+
+}  // namespace
+
+Task<void> CopyLane::start(CopyJob& job, Shard& shard, uint32_t workers) {
+  CopyLane lane(job, shard);
+  co_await lane.run(workers);
+}
+
+Task<void> CopyLane::run(uint32_t workers) {
+  for (DeviceNode* source : job_.sources_) {
+    std::unique_ptr<DeviceQueue> queue = co_await source->open_queue(shard_);
+    sources_.push_back(std::move(queue));
+  }
+  target_ = co_await job_.target_.open_queue(shard_);
+  auto one = [this](size_t) { return work(); };
+  co_await when_all(workers, one);
+}
+
+Task<void> CopyLane::work() {
+  for (;;) {
+    Extent piece = co_await next_piece();
+    if (piece.range.empty()) co_return;
+    Result<void> done;
+    if (piece.treatment == Treatment::kCopy) {
+      done = co_await copy_piece(piece.range).result();
+    } else {
+      done = co_await target_->write_zeroes(piece.range, ZeroOptions()).result();
+    }
+    // The other workers of all lanes stop at their next piece.
+    if (!done.ok()) job_.stop();
+    co_await std::move(done);
+    job_.done_bytes_.fetch_add(piece.range.length.value(), std::memory_order_relaxed);
+    co_await NextTurn(shard_);
+  }
+}
+
+Task<CopyLane::Extent> CopyLane::next_piece() {
+  MutexLock lock = co_await lock_.lock();
+  for (;;) {
+    if (job_.is_stopped()) co_return Extent();
+    if (region_.empty()) region_ = job_.claim_region();
+    if (region_.empty()) co_return Extent();
+    if (!extent_.range.contains(region_.offset)) {
+      extent_ = co_await look_at(region_.offset);
+    }
+    if (extent_.treatment != Treatment::kCopy) {
+      region_ = job_.claim_up_to(region_, extent_.range.end());
+    }
+    Extent piece = cut_piece();
+    if (piece.treatment != Treatment::kLeave) co_return piece;
+    job_.done_bytes_.fetch_add(piece.range.length.value(), std::memory_order_relaxed);
+  }
+}
+
+// Takes the front of the region off: all of it that is of one kind, or one piece up to the next
+// line of the grid.
+CopyLane::Extent CopyLane::cut_piece() {
+  GuestRange piece = region_.intersection(extent_.range);
+  if (extent_.treatment == Treatment::kCopy) {
+    GuestOffset line =
+        piece.offset.align_down(job_.options_.piece_bytes) + ByteCount(job_.options_.piece_bytes);
+    piece = GuestRange::between(piece.offset, std::min(piece.end(), line));
+  }
+  region_ = GuestRange::between(piece.end(), region_.end());
+  return {piece, extent_.treatment};
+}
+
+size_t CopyLane::source_at(GuestOffset at) const {
+  auto after = std::upper_bound(job_.source_begins_.begin(), job_.source_begins_.end(), at);
+  return static_cast<size_t>(after - job_.source_begins_.begin()) - 1;
+}
+
+CopyLane::Treatment CopyLane::treatment_of(const BlockStatus& status) const {
+  if (job_.options_.target_has_backing && !status.present) return Treatment::kLeave;
+  if (!status.zero) return Treatment::kCopy;
+  return job_.options_.target_reads_zero ? Treatment::kLeave : Treatment::kZero;
+}
+
+// The extent that begins at `at`, as far as it goes, even beyond the region: what is known now need
+// not be asked again.
+Task<CopyLane::Extent> CopyLane::look_at(GuestOffset at) {
+  const size_t index = source_at(at);
+  const GuestOffset begin = job_.source_begins_[index];
+  const GuestOffset end = begin + sources_[index]->node().size();
+  Extent extent;
+  extent.range = GuestRange::between(at, end);
+  extent.treatment = Treatment::kCopy;
+  if (job_.options_.sparse_bytes == 0 && !job_.options_.target_has_backing) co_return extent;
+  const GuestRange in_source(GuestOffset((at - begin).value()), extent.range.length);
+  const uint32_t depth_max = job_.options_.target_has_backing ? 0 : kWholeChain;
+  BlockStatus status = co_await sources_[index]->block_status(in_source, depth_max);
+  extent.range.length = status.length;
+  extent.treatment = treatment_of(status);
+  co_return extent;
+}
+
+Task<void> CopyLane::copy_piece(GuestRange piece) {
+  // Taken for each piece: with a source that completes at once the same, warm, buffer serves all
+  // workers.
+  Buffer buffer = shard_.buffers().take(piece.length.value());
+  const MutableBytes bytes = buffer.first(piece.length.value());
+  const size_t index = source_at(piece.offset);
+  const ByteCount in_source = piece.offset - job_.source_begins_[index];
+  co_await sources_[index]->read(GuestOffset(in_source.value()), MutableBuffers(bytes));
+  co_await write_runs(piece.offset, bytes);
+}
+
+// Runs are cut at multiples of the granule on the disk, not in the buffer.
+Task<void> CopyLane::write_runs(GuestOffset at, Bytes bytes) {
+  const uint64_t granule = job_.granule_bytes_;
+  if (granule == 0) {
+    co_await target_->write(at, ConstBuffers(bytes), WriteOptions());
+    co_return;
+  }
+  while (!bytes.empty()) {
+    const uint64_t to_line = granule - at.offset_in(granule).value();
+    const Bytes window =
+        to_line == granule ? bytes : bytes.first(std::min<size_t>(to_line, bytes.size()));
+    const ZeroRun run = find_zero_run(window, granule);
+    if (!run.zero) {
+      co_await target_->write(at, ConstBuffers(bytes.first(run.length)), WriteOptions());
+    } else if (!job_.options_.target_reads_zero) {
+      co_await target_->write_zeroes(GuestRange(at, ByteCount(run.length)), ZeroOptions());
+    }
+    bytes = bytes.subspan(run.length);
+    at += ByteCount(run.length);
+  }
+}
+
+}  // namespace ringdisk
