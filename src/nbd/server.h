@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "async/cancel.h"
@@ -54,11 +55,13 @@ class Server {
  private:
   struct ShardSide;
 
+  Result<void> check_exports() const;
   Task<void> accept_and_serve(Scope& scope, CancelToken stop);
   Task<void> accept_loop(Scope& scope, Listener& listener, CancelToken stop);
-  Task<void> serve(std::unique_ptr<Connection> connection, uint32_t side);
+  void admit(Scope& scope, std::unique_ptr<Connection> connection);
+  Task<void> serve(std::unique_ptr<Connection> connection, uint32_t index);
   Task<void> serve_here(Connection& connection, CancelToken stop);
-  Task<void> stop_sessions(CancelToken stop);
+  void report_end(const std::string& peer, const Result<void>& served);
   Task<void> flush_and_close();
   Task<void> flush_export(Export& served);
   uint32_t least_used_side() const;

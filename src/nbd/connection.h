@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// One connection from its first byte to its last, on the shard that serves it: the handshake within its time, then the
+// session. Nothing of it is left when this is done.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "async/task.h"
+#include "nbd/export.h"
+#include "nbd/hand_over.h"
+#include "runtime/network.h"
+#include "runtime/world.h"
+
+namespace ringdisk::nbd {
+
+// What all connections of a server share; constant.
+struct ConnectionTerms {
+  ConnectionTerms(const World& the_world, std::span<const std::unique_ptr<Export>> all_exports,
+                  const HandOverLimits& hand_over_limits)
+      : world(the_world), exports(all_exports), hand_over(hand_over_limits) {}
+
+  const World& world;
+  std::span<const std::unique_ptr<Export>> exports;
+  HandOverLimits hand_over;
+};
+
+// On the calling shard, whose stream it is. Errors end only this connection: kTimeout (handshake), kProtocol and kLimit (the
+// client broke the rules; with a note), the stream's, the device's. Cancelling `stop` ends it cleanly, without an error.
+Task<void> serve_connection(const ConnectionTerms& terms, Stream& stream, CancelToken stop);
+
+}  // namespace ringdisk::nbd

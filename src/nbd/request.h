@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Request: one request of a client from the moment it was parsed until its reply is sent, with all the memory it needs;
+// and RequestPool, which keeps them for reuse and bounds how many, and how many bytes of payload, are in flight.
+//
+//   RequestPool ─take─> session: parsed ─> perform(): device ─> ReplyWriter: encoded, sent ─give_back─> RequestPool
+//
+// A request belongs to its session's shard; while it is handed over, its header, memory and outcome are touched on the
+// other shard alone.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "async/event.h"
+#include "base/intrusive.h"
+#include "base/limits.h"
+#include "nbd/receive_buffer.h"
+#include "nbd/wire.h"
+
+namespace ringdisk::nbd {
+
+// A part of a structured read.
+struct ReadChunk {
+  uint64_t offset = 0;
+  uint32_t length = 0;
+  bool is_hole = false;
+};
+
+// More extents than this are not told apart: the rest of the range is sent as data.
+inline constexpr uint32_t kReadChunksMax = 8;
+
+struct Request : ListLink {
+  RequestHeader header;
+  bool structured = false;   // how reads and errors are answered
+  bool seeks_holes = false;  // a structured read that is large enough to look for holes
+  uint64_t charged = 0;      // payload bytes, as the pool counts them
+
+  Buffer buffer;        // target of a read, payload of a large write, block descriptors
+  Bytes source;         // payload of a write: in `buffer`, or where it was received
+  ReceivePin received;  // keeps the latter
+
+  // outcome
+  WireError error = WireError::kNone;
+  std::string_view message;  // for people; a literal
+  uint32_t chunk_count = 0;  // reads
+  uint32_t descriptor_count = 0;
+  std::array<ReadChunk, kReadChunksMax> chunks;
+
+  // the reply as it is sent
+  uint32_t part_count = 0;
+  size_t reply_bytes = 0;
+  std::array<iovec, 2 * kReadChunksMax> parts;
+  std::array<std::byte, kReadChunksMax * kOffsetHoleBytes> reply_headers;
+
+  MutableBytes target() const { return buffer.first(header.length); }
+  void set_outcome(const Result<void>& done) {
+    if (done.ok()) return;
+    error = wire_error_of(done.error(), (header.flags & kCommandFastZero) != 0);
+    message = name_of(done.error().kind);
+  }
+};
+
+class RequestPool {
+ public:
+  RequestPool() = default;
+  ~RequestPool() { CHECK_EQ(in_flight_, uint32_t{0}); }
+
+  // A request of its own for the caller, or null where one of the bounds is reached: then wait for room().
+  Request* try_take(uint64_t payload_bytes);
+  // With its memory; the reply is sent or not wanted any more.
+  void give_back(Request& request);
+  // Set when something was given back after a try_take in vain.
+  Event& room() { return room_; }
+
+  uint32_t in_flight() const { return in_flight_; }
+  uint64_t payload_in_flight() const { return payload_in_flight_; }
+
+ private:
+  std::vector<std::unique_ptr<Request>> requests_;
+  IntrusiveList<Request> free_;
+  uint32_t in_flight_ = 0;
+  uint64_t payload_in_flight_ = 0;
+  Event room_;
+};
+
+}  // namespace ringdisk::nbd

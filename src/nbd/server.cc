@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// Accepting, spreading and stopping.
+#include "nbd/server.h"
+
+#include <algorithm>
+#include <string>
+
+#include "async/event.h"
+#include "base/diagnostics.h"
+#include "base/log.h"
+#include "nbd/connection.h"
+#include "nbd/wire.h"
+#include "runtime/shard.h"
+
+namespace ringdisk::nbd {
+namespace {
+
+// After a failed accept (out of file descriptors, most likely) it is tried again after this long.
+constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
+
+}  // namespace
+
+// What the server keeps for each shard.
+struct Server::ShardSide {
+  CancelSource stop;         // that shard only
+  uint32_t connections = 0;  // home shard only
+};
+
+Server::Server(const World& world, ServerOptions options, std::vector<ExportOptions> exports)
+    : world_(world), options_(std::move(options)) {
+  CHECK(!exports.empty());
+  for (ExportOptions& served : exports) {
+    exports_.push_back(std::make_unique<Export>(std::move(served), world.shards.size()));
+  }
+  for (size_t i = 0; i < world.shards.size(); ++i) sides_.push_back(std::make_unique<ShardSide>());
+}
+
+Server::~Server() = default;
+
+Result<void> Server::check_exports() const {
+  for (size_t i = 0; i < exports_.size(); ++i) {
+    const std::string& name = exports_[i]->name();
+    bool is_taken = std::any_of(exports_.begin(), exports_.begin() + static_cast<ptrdiff_t>(i),
+                                [&name](const auto& other) { return other->name() == name; });
+    Error wrong = Error::of(ErrorKind::kInvalid, "serve");
+    if (is_taken) {
+      return world_.diagnostics.explain(
+          wrong, "two exports are called '" + name + "'; give each a name of its own");
+    }
+    if (!is_protocol_string(name) || !is_protocol_string(exports_[i]->description())) {
+      return world_.diagnostics.explain(wrong, "an export's name or description is longer than " +
+                                                   std::to_string(limits::kNbdNameBytesMax) +
+                                                   " bytes or holds a NUL");
+    }
+  }
+  return {};
+}
+
+Task<void> Server::listen() {
+  co_await check_exports();
+  for (const Address& address : options_.addresses) {
+    std::unique_ptr<Listener> listener = co_await world_.network.listen(address);
+    listeners_.push_back(std::move(listener));
+  }
+}
+
+std::vector<Address> Server::addresses() const {
+  std::vector<Address> addresses;
+  for (const auto& listener : listeners_) addresses.push_back(listener->address());
+  return addresses;
+}
+
+Task<void> Server::run(CancelToken stop) {
+  auto body = [this, stop](Scope& scope) { return accept_and_serve(scope, stop); };
+  Result<void> served = co_await with_scope(body).result();
+  listeners_.clear();
+  co_await flush_and_close();
+  co_await std::move(served);
+}
+
+Task<void> Server::accept_and_serve(Scope& scope, CancelToken stop) {
+  for (const auto& listener : listeners_) scope.spawn(accept_loop(scope, *listener, stop));
+  Event never;
+  (void)co_await never.wait_or_cancel(stop);
+  for (size_t i = 0; i < sides_.size(); ++i) {
+    ShardSide& side = *sides_[i];
+    auto cancel_there = [&side] {
+      side.stop.cancel();
+      return Result<void>();
+    };
+    co_await world_.shards[i]->call(cancel_there);
+  }
+}
+
+Task<void> Server::accept_loop(Scope& scope, Listener& listener, CancelToken stop) {
+  while (!stop.is_cancelled()) {
+    Result<std::unique_ptr<Connection>> accepted = co_await listener.accept(stop).result();
+    if (accepted.ok()) {
+      admit(scope, std::move(accepted).value());
+      continue;
+    }
+    if (stop.is_cancelled()) break;
+    world_.log.warning("cannot accept: " + world_.diagnostics.describe(accepted.error()));
+    (void)co_await Shard::current().sleep(kAcceptPause, stop);
+  }
+}
+
+void Server::admit(Scope& scope, std::unique_ptr<Connection> connection) {
+  ++connections_total_;
+  if (connections_ >= options_.connections_max) {
+    world_.log.warning("refused " + connection->peer_name() + ": " + std::to_string(connections_) +
+                       " connections are open already");
+    return;
+  }
+  scope.spawn(serve(std::move(connection), least_used_side()));
+}
+
+uint32_t Server::least_used_side() const {
+  auto fewer = [](const auto& a, const auto& b) { return a->connections < b->connections; };
+  return static_cast<uint32_t>(std::min_element(sides_.begin(), sides_.end(), fewer) -
+                               sides_.begin());
+}
+
+Task<void> Server::serve(std::unique_ptr<Connection> connection, uint32_t index) {
+  ShardSide& side = *sides_[index];
+  ++side.connections;
+  ++connections_;
+  std::string peer = connection->peer_name();
+  world_.log.info("connected: " + peer + ", on shard " + std::to_string(index));
+  auto serve_there = [this, &connection, &side] {
+    return serve_here(*connection, side.stop.token());
+  };
+  Result<void> served = co_await world_.shards[index]->call(serve_there).result();
+  --side.connections;
+  --connections_;
+  report_end(peer, served);
+}
+
+void Server::report_end(const std::string& peer, const Result<void>& served) {
+  if (served.ok()) {
+    world_.log.info("disconnected: " + peer);
+    return;
+  }
+  std::string line = "dropped " + peer + ": " + world_.diagnostics.describe(served.error());
+  // A client that vanishes is everyday life; one that breaks the rules is worth a line.
+  bool is_peers_fault = served.error().note != 0;
+  if (is_peers_fault) {
+    world_.log.warning(line);
+  } else {
+    world_.log.info(line);
+  }
+}
+
+Task<void> Server::serve_here(Connection& connection, CancelToken stop) {
+  std::unique_ptr<Stream> stream = connection.open_stream(Shard::current());
+  ConnectionTerms terms(world_, exports_, options_.hand_over);
+  co_await serve_connection(terms, *stream, stop);
+}
+
+Task<void> Server::flush_and_close() {
+  Result<void> outcome;
+  for (const auto& served : exports_) {
+    Result<void> flushed = co_await flush_export(*served).result();
+    if (!flushed.ok() && outcome.ok()) outcome = std::move(flushed);
+    for (Shard* shard : world_.shards) {
+      Export& closed = *served;
+      auto close_there = [&closed] {
+        closed.close_queue();
+        return Result<void>();
+      };
+      co_await shard->call(close_there);
+    }
+  }
+  co_await std::move(outcome);
+}
+
+Task<void> Server::flush_export(Export& served) {
+  if (served.is_read_only()) co_return;
+  DeviceQueue* queue = co_await served.open_queue();
+  co_await queue->flush();
+}
+
+}  // namespace ringdisk::nbd
