@@ -70,6 +70,10 @@ class FormatAdmin {
   virtual std::string_view name() const = 0;
   // The -o options it takes, one line each for `-o help`.
   virtual std::vector<std::pair<std::string, std::string>> create_options() const = 0;
+  // The keys and values that `create`'s line of text shows for a new image, in qemu-img's order. A
+  // format with defaults worth showing says its own.
+  virtual std::vector<std::pair<std::string, std::string>> creation_summary(
+      const CreateRequest& request) const;
   // Writes a new image. The storage is created (or cut) first. On an error what was made is left for the caller to remove.
   virtual Task<void> create(Graph& graph, CreateRequest request) = 0;
   virtual Task<ImageDescription> describe(const World& world, SharedStorage& storage) = 0;
@@ -78,5 +82,15 @@ class FormatAdmin {
       const World& world, SharedStorage& storage,
       std::function<void(CheckProgress)> on_progress) = 0;
 };
+
+inline std::vector<std::pair<std::string, std::string>> FormatAdmin::creation_summary(
+    const CreateRequest& request) const {
+  std::vector<std::pair<std::string, std::string>> shown;
+  shown.emplace_back("size", std::to_string(request.size.value()));
+  if (!request.backing_name.empty()) shown.emplace_back("backing_file", request.backing_name);
+  if (!request.backing_format.empty()) shown.emplace_back("backing_fmt", request.backing_format);
+  for (const auto& [key, value] : request.options.values()) shown.emplace_back(key, value);
+  return shown;
+}
 
 }  // namespace ringdisk
