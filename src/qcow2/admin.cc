@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Hands each request to the file that answers it.
+#include "qcow2/admin.h"
+
+#include "qcow2/check.h"
+#include "qcow2/create.h"
+#include "qcow2/describe.h"
+
+namespace ringdisk {
+namespace {
+
+class Qcow2Admin final : public FormatAdmin {
+ public:
+  std::string_view name() const override { return "qcow2"; }
+
+  std::vector<std::pair<std::string, std::string>> create_options() const override {
+    return {
+        {"backing_file=<str>", "File name of a base image"},
+        {"backing_fmt=<str>", "Image format of the base image"},
+        {"cluster_size=<size>", "qcow2 cluster size, 512 to 2M (default: 65536)"},
+        {"compat=<str>", "Compatibility level, v2 [0.10] or v3 [1.1] (default: 1.1)"},
+        {"compression_type=<str>",
+         "Compression method of compressed clusters: zlib or zstd (default: zlib)"},
+        {"lazy_refcounts=<bool (on/off)>", "Postpone refcount updates (default: off)"},
+        {"preallocation=<str>", "Preallocation mode: off, metadata, falloc, full (default: off)"},
+        {"refcount_bits=<num>", "Width of a reference count entry in bits (default: 16)"},
+    };
+  }
+
+  Task<void> create(Graph& graph, CreateRequest request) override {
+    return qcow2::create_image(graph, std::move(request));
+  }
+  Task<ImageDescription> describe(const World& world, SharedStorage& storage) override {
+    return qcow2::describe_image(world, storage);
+  }
+  Task<std::optional<CheckReport>> check(const World& world, SharedStorage& storage,
+                                         std::function<void(CheckProgress)> on_progress) override {
+    return qcow2::check_image(world, storage, std::move(on_progress));
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<FormatAdmin> make_qcow2_admin() { return std::make_unique<Qcow2Admin>(); }
+
+}  // namespace ringdisk

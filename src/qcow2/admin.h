@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// The qcow2 format's FormatAdmin: create, describe, check. Made in main; any shard.
+#pragma once
+
+#include <memory>
+
+#include "block/format_admin.h"
+
+namespace ringdisk {
+
+std::unique_ptr<FormatAdmin> make_qcow2_admin();
+
+}  // namespace ringdisk

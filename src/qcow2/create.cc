@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+// The writing half of making an image: tables are computed piece by piece into one buffer, so that an image of any size is
+// made in bounded memory.
+#include "qcow2/create.h"
+
+#include <algorithm>
+
+#include "base/diagnostics.h"
+#include "block/storage_access.h"
+#include "qcow2/l2_entry.h"
+#include "qcow2/refcount_block.h"
+#include "runtime/shard.h"
+
+namespace ringdisk::qcow2 {
+namespace {
+
+constexpr uint64_t kPieceBytes = 1 * limits::kMiB;  // a multiple of every table entry's size
+
+// Writes one new image to an opened storage. One shard, one use.
+class ImageWriter {
+ public:
+  ImageWriter(StorageAccess& storage, const CreateSettings& settings, const Layout& layout,
+              Shard& shard)
+      : storage_(storage),
+        settings_(settings),
+        layout_(layout),
+        geometry_(settings.header.geometry()),
+        buffer_(shard.buffers().take(kPieceBytes)) {}
+
+  Task<void> write_all();
+
+ private:
+  HostOffset host(uint64_t cluster) const { return geometry_.host_offset(ClusterIndex(cluster)); }
+  uint64_t bytes(uint64_t clusters) const { return clusters * geometry_.cluster_size(); }
+
+  // Writes a table of `clusters` from cluster `first` on; fill(piece, at) computes the bytes from byte `at` of the table on.
+  template <class Fill>
+  Task<void> write_table(uint64_t first, uint64_t clusters, Fill fill);
+  Task<void> write_header();
+  Task<void> prepare_data();
+  Task<void> write_tables();
+
+  StorageAccess& storage_;
+  const CreateSettings& settings_;
+  const Layout& layout_;
+  const Geometry geometry_;
+  Buffer buffer_;
+};
+
+template <class Fill>
+Task<void> ImageWriter::write_table(uint64_t first, uint64_t clusters, Fill fill) {
+  const uint64_t length = bytes(clusters);
+  for (uint64_t at = 0; at < length; at += kPieceBytes) {
+    MutableBytes piece = buffer_.first(std::min(kPieceBytes, length - at));
+    fill(piece, at);
+    co_await storage_.write(host(first) + ByteCount(at), ConstBuffers(Bytes(piece)));
+  }
+}
+
+// Entry i of a table of 8-byte entries, from byte `at` on, is value(i).
+template <class Value>
+void fill_entries(MutableBytes piece, uint64_t at, Value value) {
+  for (size_t i = 0; i < piece.size(); i += kEntryBytes) {
+    store_be64(&piece[i], value((at + i) / kEntryBytes));
+  }
+}
+
+Task<void> ImageWriter::write_tables() {
+  auto block_of_table = [this](uint64_t i) -> uint64_t {
+    return i < layout_.refcount_block_clusters ? host(layout_.refcount_blocks + i).value() : 0;
+  };
+  auto fill_refcount_table = [&](MutableBytes piece, uint64_t at) {
+    fill_entries(piece, at, block_of_table);
+  };
+  // The blocks lie one behind the other, so they are one array of counters.
+  const uint32_t order = geometry_.refcount_order();
+  auto fill_refcounts = [&](MutableBytes piece, uint64_t at) {
+    fill_zero(piece);
+    const uint64_t first = (at * 8) >> order;
+    const uint64_t count =
+        std::min((piece.size() * 8) >> order, layout_.total - std::min(layout_.total, first));
+    for (uint64_t i = 0; i < count; ++i) store_refcount(piece, order, i, 1);
+  };
+  auto l2_of = [this](uint64_t i) -> uint64_t {
+    return i < layout_.l2_clusters ? L1Entry::owned(host(layout_.l2_tables + i)).raw() : 0;
+  };
+  auto fill_l1 = [&](MutableBytes piece, uint64_t at) { fill_entries(piece, at, l2_of); };
+  auto cluster_of = [this](uint64_t i) -> uint64_t {
+    return i < layout_.data_clusters ? L2Entry::owned(host(layout_.data + i)).raw() : 0;
+  };
+  auto fill_l2 = [&](MutableBytes piece, uint64_t at) { fill_entries(piece, at, cluster_of); };
+
+  co_await write_table(layout_.refcount_table, layout_.refcount_table_clusters,
+                       fill_refcount_table);
+  co_await write_table(layout_.refcount_blocks, layout_.refcount_block_clusters, fill_refcounts);
+  co_await write_table(layout_.l1_table, layout_.l1_clusters, fill_l1);
+  co_await write_table(layout_.l2_tables, layout_.l2_clusters, fill_l2);
+}
+
+Task<void> ImageWriter::prepare_data() {
+  const HostRange data(host(layout_.data), ByteCount(bytes(layout_.data_clusters)));
+  switch (settings_.preallocation) {
+    case Preallocation::kOff:
+    case Preallocation::kMetadata:
+      break;
+    case Preallocation::kFalloc:
+      co_await storage_.allocate(data);
+      break;
+    case Preallocation::kFull: {
+      auto fill = [](MutableBytes piece, uint64_t) { fill_zero(piece); };
+      co_await write_table(layout_.data, layout_.data_clusters, fill);
+      break;
+    }
+  }
+}
+
+Task<void> ImageWriter::write_header() {
+  Header header = settings_.header;
+  header.l1_size = static_cast<uint32_t>(layout_.l1_entries);
+  header.l1_table = layout_.l1_entries == 0 ? HostOffset(0) : host(layout_.l1_table);
+  header.refcount_table = host(layout_.refcount_table);
+  header.refcount_table_clusters = static_cast<uint32_t>(layout_.refcount_table_clusters);
+  std::vector<std::byte> encoded = co_await encode_header(header);
+  encoded.resize(geometry_.cluster_size());
+  co_await storage_.write(HostOffset(0), ConstBuffers(Bytes(encoded)));
+}
+
+Task<void> ImageWriter::write_all() {
+  co_await storage_.resize(ByteCount(bytes(layout_.total)));
+  co_await write_tables();
+  co_await prepare_data();
+  // The header last: what is cut short before is no image yet.
+  co_await storage_.flush();
+  co_await write_header();
+  co_await storage_.flush();
+}
+
+Task<void> write_image(SharedStorage& storage, const CreateSettings& settings,
+                       const Layout& layout) {
+  Shard& shard = Shard::current();
+  std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, shard);
+  ImageWriter writer(*access, settings, layout, shard);
+  co_await writer.write_all();
+}
+
+}  // namespace
+
+Task<void> create_image(Graph& graph, CreateRequest request) {
+  Diagnostics& diagnostics = graph.world().diagnostics;
+  CreateSettings settings = co_await parse_create_options(request, diagnostics);
+  Layout layout = co_await plan_layout(settings, diagnostics);
+  Result<std::vector<std::byte>> header = encode_header(settings.header);
+  if (!header.ok()) {
+    co_await fail(diagnostics.explain(
+        header.error(),
+        "the backing file's name does not fit a cluster; use a larger cluster_size"));
+  }
+  co_await graph.create_storage(request.storage, ByteCount(0));
+  OpenMode mode;
+  std::unique_ptr<SharedStorage> storage = co_await graph.open_storage(request.storage, mode);
+  Result<void> written = co_await write_image(*storage, settings, layout).result();
+  Result<void> closed = co_await storage->node->close().result();
+  co_await std::move(written);
+  co_await std::move(closed);
+}
+
+}  // namespace ringdisk::qcow2

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// The pure half of making an image: options and places.
+#include <algorithm>
+#include <bit>
+
+#include "base/diagnostics.h"
+#include "qcow2/create.h"
+
+namespace ringdisk::qcow2 {
+namespace {
+
+constexpr uint64_t kClusterSizeDefault = 65536;
+constexpr uint64_t kRefcountBitsDefault = 16;
+
+Error refuse(Diagnostics& diagnostics, ErrorKind kind, std::string text) {
+  return diagnostics.explain(Error::of(kind, "create"), std::move(text));
+}
+
+Result<uint32_t> parse_version(Options& options, Diagnostics& diagnostics) {
+  const std::string compat = options.take("compat").value_or("1.1");
+  if (compat == "1.1" || compat == "v3") return uint32_t{3};
+  if (compat == "0.10" || compat == "v2") return uint32_t{2};
+  return refuse(diagnostics, ErrorKind::kInvalid, "compat is 0.10 or 1.1, not '" + compat + "'");
+}
+
+Result<void> parse_geometry(Options& options, Header& header, Diagnostics& diagnostics) {
+  ASSIGN_OR_RETURN(uint64_t cluster_size,
+                   options.take_size("cluster_size", kClusterSizeDefault, diagnostics));
+  constexpr uint64_t kSmallest = uint64_t{1} << limits::kQcow2ClusterBitsMin;
+  constexpr uint64_t kLargest = uint64_t{1} << limits::kQcow2ClusterBitsMax;
+  if (!std::has_single_bit(cluster_size) || cluster_size < kSmallest || cluster_size > kLargest) {
+    return refuse(diagnostics, ErrorKind::kInvalid,
+                  "cluster size is a power of two between 512 and 2048k");
+  }
+  header.cluster_bits = static_cast<uint32_t>(std::countr_zero(cluster_size));
+  ASSIGN_OR_RETURN(uint64_t bits,
+                   options.take_size("refcount_bits", kRefcountBitsDefault, diagnostics));
+  if (!std::has_single_bit(bits) || bits > 64) {
+    return refuse(diagnostics, ErrorKind::kInvalid,
+                  "refcount width is a power of two and at most 64 bits");
+  }
+  if (header.version < 3 && bits != kRefcountBitsDefault) {
+    return refuse(diagnostics, ErrorKind::kInvalid,
+                  "refcount widths other than 16 bits need compat=1.1");
+  }
+  header.refcount_order = static_cast<uint32_t>(std::countr_zero(bits));
+  return {};
+}
+
+Result<void> parse_features(Options& options, Header& header, Diagnostics& diagnostics) {
+  ASSIGN_OR_RETURN(bool lazy, options.take_bool("lazy_refcounts", false, diagnostics));
+  if (lazy && header.version < 3) {
+    return refuse(diagnostics, ErrorKind::kInvalid, "lazy_refcounts=on needs compat=1.1");
+  }
+  if (lazy) header.compatible_features |= kCompatibleLazyRefcounts;
+  const std::string compression = options.take("compression_type").value_or("zlib");
+  if (compression == "zstd") {
+    if (header.version < 3) {
+      return refuse(diagnostics, ErrorKind::kInvalid, "compression_type=zstd needs compat=1.1");
+    }
+    header.compression = Compression::kZstd;
+    header.incompatible_features |= kIncompatibleCompression;
+  } else if (compression != "zlib") {
+    return refuse(diagnostics, ErrorKind::kInvalid,
+                  "compression_type is zlib or zstd, not '" + compression + "'");
+  }
+  ASSIGN_OR_RETURN(bool extended, options.take_bool("extended_l2", false, diagnostics));
+  ASSIGN_OR_RETURN(bool encryption, options.take_bool("encryption", false, diagnostics));
+  if (extended || encryption || options.has("encrypt.format") || options.has("data_file")) {
+    return refuse(diagnostics, ErrorKind::kUnsupported,
+                  "extended_l2, data_file and encryption cannot be written yet; leave them out");
+  }
+  return {};
+}
+
+Result<Preallocation> parse_preallocation(Options& options, const Header& header,
+                                          Diagnostics& diagnostics) {
+  const std::string text = options.take("preallocation").value_or("off");
+  Preallocation mode = Preallocation::kOff;
+  if (text == "metadata") {
+    mode = Preallocation::kMetadata;
+  } else if (text == "falloc") {
+    mode = Preallocation::kFalloc;
+  } else if (text == "full") {
+    mode = Preallocation::kFull;
+  } else if (text != "off") {
+    return refuse(diagnostics, ErrorKind::kInvalid,
+                  "preallocation is off, metadata, falloc or full, not '" + text + "'");
+  }
+  if (mode != Preallocation::kOff && header.has_backing) {
+    return refuse(diagnostics, ErrorKind::kInvalid,
+                  "preallocation would hide the backing image; use one or the other");
+  }
+  return mode;
+}
+
+Result<void> set_backing(CreateRequest& request, Header& header, Diagnostics& diagnostics) {
+  // Without a test for emptiness -o backing_file=… would silently lose against -b "".
+  if (std::optional<std::string> name = request.options.take("backing_file")) {
+    request.backing_name = *name;
+  }
+  if (std::optional<std::string> format = request.options.take("backing_fmt")) {
+    request.backing_format = *format;
+  }
+  if (request.backing_name.empty()) return {};
+  if (request.backing_name.size() > limits::kQcow2BackingNameBytesMax) {
+    return refuse(diagnostics, ErrorKind::kLimit,
+                  "the name of a backing file has at most 1023 bytes");
+  }
+  header.has_backing = true;
+  header.backing_name = request.backing_name;
+  header.backing_format = request.backing_format;
+  if (!request.backing_format.empty()) {
+    HeaderExtension extension;
+    extension.type = ExtensionType::kBackingFormat;
+    Bytes text = as_bytes(request.backing_format);
+    extension.content.assign(text.begin(), text.end());
+    header.extensions.push_back(std::move(extension));
+  }
+  return {};
+}
+
+// The names of feature bits help other programs to say what they cannot do; small clusters have no room for them.
+void add_feature_names(Header& header) {
+  if (header.version < 3) return;
+  HeaderExtension extension;
+  extension.type = ExtensionType::kFeatureNames;
+  extension.content = feature_name_table();
+  header.extensions.push_back(std::move(extension));
+  if (!encode_header(header).ok()) header.extensions.pop_back();
+}
+
+uint64_t divide_up(uint64_t value, uint64_t by) { return value / by + (value % by != 0 ? 1 : 0); }
+
+}  // namespace
+
+Result<CreateSettings> parse_create_options(CreateRequest& request, Diagnostics& diagnostics) {
+  CreateSettings settings;
+  Header& header = settings.header;
+  Options& options = request.options;
+  header.size = ByteCount(request.size.value());
+  ASSIGN_OR_RETURN(header.version, parse_version(options, diagnostics));
+  RETURN_IF_ERROR(parse_geometry(options, header, diagnostics));
+  RETURN_IF_ERROR(parse_features(options, header, diagnostics));
+  RETURN_IF_ERROR(set_backing(request, header, diagnostics));
+  ASSIGN_OR_RETURN(settings.preallocation, parse_preallocation(options, header, diagnostics));
+  RETURN_IF_ERROR(options.check_all_taken("qcow2", diagnostics));
+  add_feature_names(header);
+  return settings;
+}
+
+Result<Layout> plan_layout(const CreateSettings& settings, Diagnostics& diagnostics) {
+  const Header& header = settings.header;
+  const Geometry geometry = header.geometry();
+  Layout layout{};
+  layout.l1_entries = geometry.l1_entries_for(header.size);
+  if (layout.l1_entries > limits::kQcow2L1BytesMax / kEntryBytes) {
+    return refuse(diagnostics, ErrorKind::kLimit,
+                  "the image is too large for its cluster size; a larger cluster_size allows more");
+  }
+  layout.l1_clusters = geometry.clusters_of(layout.l1_entries * kEntryBytes);
+  if (settings.preallocation != Preallocation::kOff) {
+    layout.l2_clusters = layout.l1_entries;
+    layout.data_clusters = geometry.guest_clusters(header.size);
+  }
+  // Refcount blocks count themselves and their table: grow until they suffice.
+  const uint64_t fixed = 1 + layout.l1_clusters + layout.l2_clusters + layout.data_clusters;
+  for (;;) {
+    layout.total = fixed + layout.refcount_table_clusters + layout.refcount_block_clusters;
+    uint64_t blocks = divide_up(layout.total, geometry.refcount_block_entries());
+    uint64_t table = geometry.clusters_of(blocks * kEntryBytes);
+    if (blocks == layout.refcount_block_clusters && table == layout.refcount_table_clusters) break;
+    layout.refcount_block_clusters = std::max(blocks, layout.refcount_block_clusters);
+    layout.refcount_table_clusters = std::max(table, layout.refcount_table_clusters);
+  }
+  if (layout.refcount_table_clusters * geometry.cluster_size() >
+      limits::kQcow2RefcountTableBytesMax) {
+    return refuse(diagnostics, ErrorKind::kLimit,
+                  "the image is too large for its cluster size; a larger cluster_size allows more");
+  }
+  layout.refcount_table = 1;
+  layout.refcount_blocks = layout.refcount_table + layout.refcount_table_clusters;
+  layout.l1_table = layout.refcount_blocks + layout.refcount_block_clusters;
+  layout.l2_tables = layout.l1_table + layout.l1_clusters;
+  layout.data = layout.l2_tables + layout.l2_clusters;
+  return layout;
+}
+
+}  // namespace ringdisk::qcow2

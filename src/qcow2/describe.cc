@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// Header and snapshot table as `info` shows them; keys and order are qemu-img's.
+#include "qcow2/describe.h"
+
+#include <algorithm>
+
+#include "base/diagnostics.h"
+#include "runtime/shard.h"
+
+namespace ringdisk::qcow2 {
+namespace {
+
+DescribedField text_field(std::string key, std::string text) {
+  DescribedField field;
+  field.key = std::move(key);
+  field.text = std::move(text);
+  return field;
+}
+
+DescribedField number_field(std::string key, uint64_t number) {
+  DescribedField field;
+  field.key = std::move(key);
+  field.kind = DescribedField::Kind::kNumber;
+  field.number = number;
+  return field;
+}
+
+DescribedField bool_field(std::string key, bool value) {
+  DescribedField field = number_field(std::move(key), value ? 1 : 0);
+  field.kind = DescribedField::Kind::kBool;
+  return field;
+}
+
+std::vector<DescribedField> specific_fields(const Header& header) {
+  std::vector<DescribedField> fields;
+  fields.push_back(text_field("compat", header.version == 2 ? "0.10" : "1.1"));
+  fields.push_back(
+      text_field("compression-type", header.compression == Compression::kZstd ? "zstd" : "zlib"));
+  if (header.version == 2) {
+    fields.push_back(number_field("refcount-bits", header.geometry().refcount_bits()));
+    return fields;
+  }
+  const bool lazy = (header.compatible_features & kCompatibleLazyRefcounts) != 0;
+  const bool extended = (header.incompatible_features & kIncompatibleExtendedL2) != 0;
+  fields.push_back(bool_field("lazy-refcounts", lazy));
+  fields.push_back(number_field("refcount-bits", header.geometry().refcount_bits()));
+  fields.push_back(bool_field("corrupt", header.is_corrupt()));
+  fields.push_back(bool_field("extended-l2", extended));
+  return fields;
+}
+
+SnapshotDescription describe_snapshot(const Snapshot& snapshot) {
+  SnapshotDescription described;
+  described.id = snapshot.id;
+  described.name = snapshot.name;
+  described.vm_state_size = snapshot.vm_state_size;
+  described.date_seconds = snapshot.date_seconds;
+  described.date_nanoseconds = snapshot.date_nanoseconds;
+  described.vm_clock_nanoseconds = snapshot.vm_clock_nanoseconds;
+  described.icount = snapshot.instruction_count;
+  return described;
+}
+
+}  // namespace
+
+Task<Header> read_header(StorageAccess& storage, Diagnostics& diagnostics) {
+  const auto length =
+      static_cast<size_t>(std::min<uint64_t>(kHeaderBytesMax, storage.size().value()));
+  Buffer buffer = Shard::current().buffers().take(kHeaderBytesMax);
+  MutableBytes bytes = buffer.first(length);
+  co_await storage.read(HostOffset(0), MutableBuffers(bytes));
+  co_return parse_header(bytes, diagnostics, storage.node_id());
+}
+
+// The table's length stands nowhere: a piece is read and parsed, a larger one if it was too short.
+Task<SnapshotTable> read_snapshots(StorageAccess& storage, const Header& header,
+                                   Diagnostics& diagnostics) {
+  constexpr uint64_t kFirstPiece = 64 * limits::kKiB;
+  if (header.snapshot_count == 0) co_return SnapshotTable();
+  const uint64_t start = header.snapshot_table.value();
+  const uint64_t end = storage.size().value();
+  const uint64_t there = start < end ? end - start : 0;
+  const uint64_t length_max =
+      std::min(there, limits::kQcow2SnapshotTableBytesMax + kSnapshotEntryBytesMax);
+  for (uint64_t length = std::min(kFirstPiece, length_max);;
+       length = std::min(length * 8, length_max)) {
+    Buffer buffer = Shard::current().buffers().take(length);
+    MutableBytes bytes = buffer.first(length);
+    for (uint64_t at = 0; at < length; at += limits::kRequestBytesMax) {
+      MutableBytes piece = bytes.subspan(at, std::min(limits::kRequestBytesMax, length - at));
+      co_await storage.read(header.snapshot_table + ByteCount(at), MutableBuffers(piece));
+    }
+    Result<SnapshotTable> table = parse_snapshots(bytes, header.snapshot_count);
+    if (table.ok()) co_return std::move(table);
+    if (length == length_max) {
+      co_return diagnostics.explain(table.error(), storage.node_id(),
+                                    "the snapshot table is cut short or damaged");
+    }
+  }
+}
+
+namespace {
+
+Task<ImageDescription> describe_with(StorageAccess& storage, Diagnostics& diagnostics) {
+  Header header = co_await read_header(storage, diagnostics);
+  SnapshotTable table = co_await read_snapshots(storage, header, diagnostics);
+  ImageDescription described;
+  described.virtual_size = header.size;
+  described.cluster_size = ByteCount(header.geometry().cluster_size());
+  described.dirty = header.is_dirty();
+  described.corrupt = header.is_corrupt();
+  described.encrypted = header.encryption != Encryption::kNone;
+  described.backing_name = header.backing_name;
+  described.backing_format = header.backing_format;
+  for (const Snapshot& snapshot : table.snapshots) {
+    described.snapshots.push_back(describe_snapshot(snapshot));
+  }
+  described.specific = specific_fields(header);
+  co_return std::move(described);
+}
+
+}  // namespace
+
+Task<ImageDescription> describe_image(const World& world, SharedStorage& storage) {
+  std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
+  co_return co_await describe_with(*access, world.diagnostics).result();
+}
+
+}  // namespace ringdisk::qcow2

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading what an image says of itself, without opening any other file: its header, and the table of its snapshots.
+#pragma once
+
+#include "async/task.h"
+#include "block/format_admin.h"
+#include "block/storage_access.h"
+#include "qcow2/header.h"
+#include "qcow2/snapshot_table.h"
+
+namespace ringdisk::qcow2 {
+
+// The header, right in itself. Whether its features are known and its places exist is for the caller to ask.
+Task<Header> read_header(StorageAccess& storage, Diagnostics& diagnostics);
+
+// All snapshots; empty where there are none.
+Task<SnapshotTable> read_snapshots(StorageAccess& storage, const Header& header,
+                                   Diagnostics& diagnostics);
+
+// FormatAdmin::describe.
+Task<ImageDescription> describe_image(const World& world, SharedStorage& storage);
+
+}  // namespace ringdisk::qcow2

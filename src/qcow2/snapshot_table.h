@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// The snapshot table (format specification, "Snapshots"), parsed. Pure; untrusted. An entry has variable length and begins
+// at a multiple of 8:
+//
+//   0 L1 offset (8) | 8 L1 entries (4) | 12 id length (2) | 14 name length (2) | 16 date s (4) | 20 date ns (4)
+//   24 VM clock ns (8) | 32 VM state bytes (4) | 36 extra length (4) | 40 extra … id … name … padding
+//   extra: 0 VM state bytes (8) | 8 disk size (8) | 16 instruction count (8)
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/result.h"
+#include "base/units.h"
+
+namespace ringdisk::qcow2 {
+
+inline constexpr uint32_t kSnapshotExtraBytesMax = 1024;
+inline constexpr uint64_t kSnapshotEntryBytesMax = 40 + kSnapshotExtraBytesMax + 2 * 65535 + 7;
+
+struct Snapshot {
+  HostOffset l1_table;
+  uint32_t l1_size = 0;  // entries
+  std::string id, name;
+  uint32_t date_seconds = 0, date_nanoseconds = 0;
+  uint64_t vm_clock_nanoseconds = 0;
+  uint64_t vm_state_size = 0;
+  std::optional<uint64_t> disk_size;
+  std::optional<uint64_t> instruction_count;
+};
+
+struct SnapshotTable {
+  std::vector<Snapshot> snapshots;
+  uint64_t length = 0;  // bytes of `table` that the entries take
+};
+
+// `count` entries at the front of `table`. kCorrupt where they do not fit or break a limit.
+Result<SnapshotTable> parse_snapshots(Bytes table, uint32_t count);
+
+}  // namespace ringdisk::qcow2
