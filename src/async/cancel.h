@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Cancellation: a CancelSource is asked to cancel once; waits that were given its token end with kCancelled, and loops ask
-// `token.is_cancelled()`. Cancelling is a request: what runs finishes in its own time, its scope joins it.
-// One shard only.
+// Cancellation: a CancelSource is asked to cancel once; waits that were given its token end with
+// kCancelled, and loops ask `token.is_cancelled()`. Cancelling is a request: what runs finishes in
+// its own time, its scope joins it. One shard only.
 #pragma once
 
 #include "base/intrusive.h"

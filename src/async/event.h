@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Event: a latch that coroutines of one shard wait for. set() lets all waiting and all later ones pass, until reset().
+// Event: a latch that coroutines of one shard wait for. set() lets all waiting and all later ones
+// pass, until reset().
 //
 //   co_await event.wait();                                     // until set
-//   Result<void> set = co_await event.wait_or_cancel(token);   // or until cancelled: then an error, kCancelled
+//   Result<void> set = co_await event.wait_or_cancel(token);   // or until cancelled: then an
+//   error, kCancelled
 #pragma once
 
 #include "async/cancel.h"

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Executor: the queue of coroutines that may go on, one a shard, and the only place that resumes a suspended coroutine.
-// Whoever lets a coroutine go on (an event, a completion, an answer from another shard) puts it here; nothing resumes in
-// the middle of somebody else's function. So the stack never grows with the number of awaits, and the simulator can run
-// ready coroutines in any order it likes (shuffle).
+// Executor: the queue of coroutines that may go on, one a shard, and the only place that resumes a
+// suspended coroutine. Whoever lets a coroutine go on (an event, a completion, an answer from
+// another shard) puts it here; nothing resumes in the middle of somebody else's function. So the
+// stack never grows with the number of awaits, and the simulator can run ready coroutines in any
+// order it likes (shuffle).
 //
-//   make_ready(p) ──> [p3][p2][p1] ──> run_ready(): resume p1 until it suspends or settles; if it settled, go on with
+//   make_ready(p) ──> [p3][p2][p1] ──> run_ready(): resume p1 until it suspends or settles; if it
+//   settled, go on with
 //                                      whoever awaited it (a loop, not a recursion)
 //
-// `Executor::current()` is the executor of the shard that runs now; it is the program's only thread_local.
+// `Executor::current()` is the executor of the shard that runs now; it is the program's only
+// thread_local.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +35,8 @@ class Executor {
   static Executor& current();
   static bool has_current();
 
-  // Makes an executor the current one for a block of code. Nests (the simulator runs many shards on one thread).
+  // Makes an executor the current one for a block of code. Nests (the simulator runs many shards on
+  // one thread).
   class Entered {
    public:
     explicit Entered(Executor& executor);
@@ -49,7 +53,8 @@ class Executor {
   // this shard only
   void make_ready(PromiseBase& coroutine);
   bool has_ready() const { return count_ != 0; }
-  // Resumes up to `count_max` ready coroutines; gives how many. They run with this executor entered.
+  // Resumes up to `count_max` ready coroutines; gives how many. They run with this executor
+  // entered.
   uint32_t run_ready(uint32_t count_max);
 
   FramePool& frames() { return frames_; }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sizes are rounded up to a multiple of kStep: class 1 is 64 bytes, class 2 is 128, ... class 64 is 4096. Larger frames go
-// straight to the system's allocator.
+// Sizes are rounded up to a multiple of kStep: class 1 is 64 bytes, class 2 is 128, ... class 64 is
+// 4096. Larger frames go straight to the system's allocator.
 #include "async/frame_pool.h"
 
 #include <new>

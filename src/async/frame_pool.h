@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// FramePool: memory for coroutine frames. One a shard (inside its Executor), no locks: a frame is freed on the thread that
-// made it. Free frames wait in lists by size, 64 bytes apart up to 4 KiB, so that a running shard calls the system's
-// allocator no more. Under AddressSanitizer free frames are poisoned. The counters are what the budget tests read.
+// FramePool: memory for coroutine frames. One a shard (inside its Executor), no locks: a frame is
+// freed on the thread that made it. Free frames wait in lists by size, 64 bytes apart up to 4 KiB,
+// so that a running shard calls the system's allocator no more. Under AddressSanitizer free frames
+// are poisoned. The counters are what the budget tests read.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gate: counts what is under way, and lets one wait until nothing is. After close() nobody enters. The drain of every
-// shutdown. One shard only.
+// Gate: counts what is under way, and lets one wait until nothing is. After close() nobody enters.
+// The drain of every shutdown. One shard only.
 //
 //   GatePass pass; if (!gate.try_enter(pass)) co_return …;      co_await gate.close();
 #pragma once

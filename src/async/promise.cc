@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How an end travels: a loop over settled coroutines, so that a chain of any depth uses one stack frame.
+// How an end travels: a loop over settled coroutines, so that a chain of any depth uses one stack
+// frame.
 #include "async/promise.h"
 
 #include "async/scope.h"

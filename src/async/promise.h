@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // PromiseBase: what every coroutine of ringdisk carries, and how the end of one reaches the next.
 //
-// A coroutine *settles* with a value or an error. Then `resume` (the trampoline) walks on, in a loop:
-//   - awaited by `co_await task.result()`   -> the awaiting coroutine is resumed and looks at the Result
+// A coroutine *settles* with a value or an error. Then `resume` (the trampoline) walks on, in a
+// loop:
+//   - awaited by `co_await task.result()`   -> the awaiting coroutine is resumed and looks at the
+//   Result
 //   - awaited by `co_await task`, value     -> the awaiting coroutine is resumed
-//   - awaited by `co_await task`, error     -> the awaiting coroutine is NOT resumed: it takes the error over and settles
-//                                              itself (early exit); its frame is destroyed by whoever looks at the Result,
-//                                              innermost locals first. Open scopes are cancelled, and it settles only
-//                                              when their children have.
+//   - awaited by `co_await task`, error     -> the awaiting coroutine is NOT resumed: it takes the
+//   error over and settles
+//                                              itself (early exit); its frame is destroyed by
+//                                              whoever looks at the Result, innermost locals first.
+//                                              Open scopes are cancelled, and it settles only when
+//                                              their children have.
 //   - a root or a scope's child             -> `on_settled_` is called
 //
 // This header is the machinery of async/ alone; others include async/task.h.
@@ -54,7 +58,8 @@ class PromiseBase {
     started_ = true;
     handle_.resume();
   }
-  // Ends this coroutine with `error` without resuming it. It settles now, or when its scopes' children have.
+  // Ends this coroutine with `error` without resuming it. It settles now, or when its scopes'
+  // children have.
   void fail(const Error& error);
 
   void await_by(PromiseBase& awaiting, bool propagates_error) {
@@ -69,7 +74,8 @@ class PromiseBase {
 
   // The trampoline: resumes `coroutine` and, as long as coroutines settle, those who wait for them.
   static void resume(PromiseBase& coroutine);
-  // Delivers a coroutine that settled without being resumed (its last child came home) to whoever waits for it.
+  // Delivers a coroutine that settled without being resumed (its last child came home) to whoever
+  // waits for it.
   static void deliver(PromiseBase& settled);
 
  protected:

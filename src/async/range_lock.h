@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// RangeLock: exclusive locks on stretches of numbers [begin, end): clusters, blocks. Overlapping requests are granted in the
-// order in which they came, so none starves; disjoint ones pass each other. One shard only.
+// RangeLock: exclusive locks on stretches of numbers [begin, end): clusters, blocks. Overlapping
+// requests are granted in the order in which they came, so none starves; disjoint ones pass each
+// other. One shard only.
 //
 //   RangeGuard guard(lock, begin, end);     // takes its place in the queue
 //   co_await guard.acquired();              // held from here until the end of the block
 //
-// Cost: a walk over the held and waiting ranges, which are as many as requests in flight on one shard (tens).
+// Cost: a walk over the held and waiting ranges, which are as many as requests in flight on one
+// shard (tens).
 #pragma once
 
 #include <cstdint>
@@ -41,7 +43,8 @@ class [[nodiscard]] RangeGuard {
   RangeGuard& operator=(const RangeGuard&) = delete;
   ~RangeGuard();
 
-  // Waits until every overlapping range that came before is gone. Awaited once, before anything else.
+  // Waits until every overlapping range that came before is gone. Awaited once, before anything
+  // else.
   class Wait final : public Waiter {
    public:
     explicit Wait(RangeGuard& guard) : guard_(guard) {}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Structured concurrency. A Scope owns children; nothing travels on, neither a value nor an error, before all of them are
-// done. The first error, of a child or of the body, cancels the scope's token.
+// Structured concurrency. A Scope owns children; nothing travels on, neither a value nor an error,
+// before all of them are done. The first error, of a child or of the body, cancels the scope's
+// token.
 //
 //   Task<void> copy_all(Scope& scope, Copier& copier) {
 //     for (…) scope.spawn(copier.copy_one(…));          // starts now; runs on beside us
@@ -8,8 +9,8 @@
 //   }
 //   co_await with_scope(&copy_all, copier);             // joins before it yields
 //
-// A child takes values or references that outlive the with_scope. `when_all(n, f)` is the short form for pieces of one
-// request. One shard only: children run on the shard that spawned them.
+// A child takes values or references that outlive the with_scope. `when_all(n, f)` is the short
+// form for pieces of one request. One shard only: children run on the shard that spawned them.
 #pragma once
 
 #include <type_traits>
@@ -90,8 +91,9 @@ class SelfAwaiter {
   PromiseBase* promise_ = nullptr;
 };
 
-// Runs `body(scope, args…)`, joins all children, then yields the body's value, or the body's error, or the first child's.
-// Arguments are held by reference: they outlive the expression in which with_scope is awaited.
+// Runs `body(scope, args…)`, joins all children, then yields the body's value, or the body's error,
+// or the first child's. Arguments are held by reference: they outlive the expression in which
+// with_scope is awaited.
 template <class F, class... Args>
 auto with_scope(F body, Args&... args) -> std::invoke_result_t<F, Scope&, Args&...> {
   PromiseBase& self = co_await SelfAwaiter();
@@ -109,8 +111,8 @@ auto with_scope(F body, Args&... args) -> std::invoke_result_t<F, Scope&, Args&.
   }
 }
 
-// Runs f(0) … f(count - 1), each giving a Task<void>, side by side on this shard. All are always awaited; the first error
-// is the result. `f` is called before the first suspension only.
+// Runs f(0) … f(count - 1), each giving a Task<void>, side by side on this shard. All are always
+// awaited; the first error is the result. `f` is called before the first suspension only.
 template <class F>
 class WhenAll {
  public:
@@ -162,8 +164,8 @@ WhenAll<F> when_all(size_t count, F make) {
   return WhenAll<F>(count, std::move(make));
 }
 
-// Starts `task` as the root of a tree of coroutines on the current executor and keeps it until it has settled. For shards,
-// tests and main(); everything else awaits or spawns.
+// Starts `task` as the root of a tree of coroutines on the current executor and keeps it until it
+// has settled. For shards, tests and main(); everything else awaits or spawns.
 template <class T>
 class RootTask {
  public:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Semaphore: a bound on what is in flight, counted in whatever unit the owner likes (requests, bytes). First come, first
-// served: a large request is not overtaken by small ones. `Units` gives back by itself. One shard only.
+// Semaphore: a bound on what is in flight, counted in whatever unit the owner likes (requests,
+// bytes). First come, first served: a large request is not overtaken by small ones. `Units` gives
+// back by itself. One shard only.
 //
 //   SemaphoreUnits units = co_await budget.acquire(bytes);
 #pragma once

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Task<T>: a lazy coroutine that yields a Result<T>. It is immovable and awaited in the expression that makes it.
+// Task<T>: a lazy coroutine that yields a Result<T>. It is immovable and awaited in the expression
+// that makes it.
 //
 //   Task<uint32_t> read_header(StorageQueue& file) {
-//     co_await file.read(HostOffset(0), buffer);              // an error ends read_header with that error
-//     Header header = co_await parse_header(bytes);           // the same for a plain Result
-//     Result<void> done = co_await file.flush().result();     // the Result itself, to look at
-//     co_return header.cluster_bits;                          // or `co_return error;`
+//     co_await file.read(HostOffset(0), buffer);              // an error ends read_header with
+//     that error Header header = co_await parse_header(bytes);           // the same for a plain
+//     Result Result<void> done = co_await file.flush().result();     // the Result itself, to look
+//     at co_return header.cluster_bits;                          // or `co_return error;`
 //   }
 //
-// Where co_await may stand is restricted by g++ 12 (docs/decisions/0002-tasks.md); scripts/tidy enforces it. A task costs 5
-// to 8 ns against 1 ns for a call: what never suspends is a plain function that gives a Result.
-// A reference passed to a Task must live until the Task is done; that holds by itself when it is awaited where it is made.
+// Where co_await may stand is restricted by g++ 12 (docs/decisions/0002-tasks.md); scripts/tidy
+// enforces it. A task costs 5 to 8 ns against 1 ns for a call: what never suspends is a plain
+// function that gives a Result. A reference passed to a Task must live until the Task is done; that
+// holds by itself when it is awaited where it is made.
 #pragma once
 
 #include <concepts>
@@ -47,7 +49,8 @@ class [[nodiscard]] Task {
    public:
     explicit Awaiter(Task& task) : task_(task) {}
     bool await_ready() const noexcept { return false; }
-    // Starts the task. True: stay suspended, because the task does, or because its error ends this coroutine too.
+    // Starts the task. True: stay suspended, because the task does, or because its error ends this
+    // coroutine too.
     template <RingdiskPromise P>
     bool await_suspend(std::coroutine_handle<P> awaiting) const {
       PromiseBase& callee = task_.handle_.promise();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Waiter: a suspended coroutine in somebody's list of waiting ones. It lives in the awaiter, so in the coroutine's own frame:
-// waiting allocates nothing. WaitList wakes through the executor of the shard, never by resuming in place.
+// Waiter: a suspended coroutine in somebody's list of waiting ones. It lives in the awaiter, so in
+// the coroutine's own frame: waiting allocates nothing. WaitList wakes through the executor of the
+// shard, never by resuming in place.
 #pragma once
 
 #include <coroutine>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Yield: lets everybody who is ready on this shard go first. For loops that could go on for ever without suspending.
+// Yield: lets everybody who is ready on this shard go first. For loops that could go on for ever
+// without suspending.
 //
 //   co_await Yield();
 #pragma once

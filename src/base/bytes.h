@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Views of memory. `Bytes` is read, `MutableBytes` written. A view owns nothing: who hands one to a Task keeps the memory
-// until the Task is done.
+// Views of memory. `Bytes` is read, `MutableBytes` written. A view owns nothing: who hands one to a
+// Task keeps the memory until the Task is done.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The end of a process that met a bug of its own. Writes with write(2) alone: the heap and stdio may be what broke.
+// The end of a process that met a bug of its own. Writes with write(2) alone: the heap and stdio
+// may be what broke.
 #include "base/check.h"
 
 #include <unistd.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// CHECK: what must hold whatever a file, a peer or a user does. A failed CHECK is a bug of ours: it prints the condition
-// with the values of a comparison and ends the process, in release builds too. What can fail because of the outside
-// world returns a Result (base/result.h) instead.
+// CHECK: what must hold whatever a file, a peer or a user does. A failed CHECK is a bug of ours: it
+// prints the condition with the values of a comparison and ends the process, in release builds too.
+// What can fail because of the outside world returns a Result (base/result.h) instead.
 //
 //   CHECK(queue != nullptr);
 //   CHECK_LE(offset, size);          // prints both values
@@ -18,7 +18,8 @@ namespace ringdisk {
                                uint64_t right);
 
 namespace check_internal {
-// The value as it is printed: every integer, enumeration, pointer-free unit type with value() as one 64-bit number.
+// The value as it is printed: every integer, enumeration, pointer-free unit type with value() as
+// one 64-bit number.
 template <class T>
 constexpr uint64_t printable(const T& value) {
   if constexpr (std::is_enum_v<T> || std::is_integral_v<T>) {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Diagnostics: the names and sentences that Errors refer to. main() makes one and hands it down; any thread may use it (a
-// mutex: only openings and failures come here, never a request that succeeds). It keeps a bounded number of notes; the
-// oldest go first, so a hostile client cannot fill memory with error texts.
+// Diagnostics: the names and sentences that Errors refer to. main() makes one and hands it down;
+// any thread may use it (a mutex: only openings and failures come here, never a request that
+// succeeds). It keeps a bounded number of notes; the oldest go first, so a hostile client cannot
+// fill memory with error texts.
 //
 //   return diagnostics.explain(Error::of(ErrorKind::kInvalid, "open"),
-//                              "backing file 'b.img' has no recorded format; name it with -o backing_fmt=...");
-//   diagnostics.describe(error)  ->  "disk.qcow2: backing file 'b.img' has no recorded format; name it with ..."
-//   without a note               ->  "disk.qcow2: read at 65536: Input/output error"
+//                              "backing file 'b.img' has no recorded format; name it with -o
+//                              backing_fmt=...");
+//   diagnostics.describe(error)  ->  "disk.qcow2: backing file 'b.img' has no recorded format; name
+//   it with ..." without a note               ->  "disk.qcow2: read at 65536: Input/output error"
 #pragma once
 
 #include <cstdint>
@@ -25,7 +27,8 @@ class Diagnostics {
   uint32_t add_node(std::string name);
   std::string node_name(uint32_t node) const;
 
-  // The error with `text` as its note: one sentence without a final full stop, the node's name not repeated in it.
+  // The error with `text` as its note: one sentence without a final full stop, the node's name not
+  // repeated in it.
   Error explain(Error error, std::string text);
   Error explain(Error error, uint32_t node, std::string text);
 

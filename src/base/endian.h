@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Integers in memory as disk formats and protocols lay them: load_be32(p) reads four bytes at any alignment, most
-// significant first. The caller has checked that the bytes are there.
+// Integers in memory as disk formats and protocols lay them: load_be32(p) reads four bytes at any
+// alignment, most significant first. The caller has checked that the bytes are there.
 #pragma once
 
 #include <bit>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The two translations between errno values and error kinds. They are not inverse: a kind gathers many errno values.
+// The two translations between errno values and error kinds. They are not inverse: a kind gathers
+// many errno values.
 #include "base/error.h"
 
 #include <cerrno>

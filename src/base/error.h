@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Error: an expected failure, small (32 bytes), trivially copyable, made without allocation. It says what kind of failure
-// it is, the errno that caused it, the operation, the node and the offset. Its text is made at the edge (the command
-// line, a log line), where Diagnostics turns `node` into a name and `note` into the sentence that tells the user what to
-// do next. An errno is never lost on the way; a protocol translates it to its own code only at its edge.
+// Error: an expected failure, small (32 bytes), trivially copyable, made without allocation. It
+// says what kind of failure it is, the errno that caused it, the operation, the node and the
+// offset. Its text is made at the edge (the command line, a log line), where Diagnostics turns
+// `node` into a name and `note` into the sentence that tells the user what to do next. An errno is
+// never lost on the way; a protocol translates it to its own code only at its edge.
 #pragma once
 
 #include <cstdint>

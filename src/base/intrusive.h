@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// IntrusiveList: a doubly linked list whose links live in its elements, so that queueing allocates nothing. An element is
-// in at most one list and leaves it by itself when it is destroyed. One shard only: no locks, no atomics.
+// IntrusiveList: a doubly linked list whose links live in its elements, so that queueing allocates
+// nothing. An element is in at most one list and leaves it by itself when it is destroyed. One
+// shard only: no locks, no atomics.
 //
 //   head_ <-> a <-> b <-> c <-> head_      (a ring through the list's own link)
 #pragma once
@@ -62,7 +63,8 @@ class IntrusiveList {
     return element;
   }
 
-  // Walks from the front; `element` may unlink itself inside `visit`. Stops when `visit` returns false.
+  // Walks from the front; `element` may unlink itself inside `visit`. Stops when `visit` returns
+  // false.
   template <class Visit>
   void for_each(Visit visit) {
     for (ListLink* link = head_.next_; link != &head_;) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// MutableBuffers and ConstBuffers: one or several pieces of memory as the target or source of one request, cut without
-// copying or allocating. Trivially copyable; the parts (and the array of iovec) belong to the caller until the request is
-// done.
+// MutableBuffers and ConstBuffers: one or several pieces of memory as the target or source of one
+// request, cut without copying or allocating. Trivially copyable; the parts (and the array of
+// iovec) belong to the caller until the request is done.
 //
-//   parts [ 4096 ][ 512 ][ 65536 ], slice(4100, 1000): byte 4100 lies 4 bytes into the second part, so the slice is the
-//   last 508 bytes of the second part and the first 492 of the third.
+//   parts [ 4096 ][ 512 ][ 65536 ], slice(4100, 1000): byte 4100 lies 4 bytes into the second part,
+//   so the slice is the last 508 bytes of the second part and the first 492 of the third.
 #pragma once
 
 #include <sys/uio.h>
@@ -79,7 +79,8 @@ class BufferSequence {
     }
   }
 
-  // Fills `target` with up to `capacity` iovecs for the first pieces; gives how many, and in `bytes` what they cover.
+  // Fills `target` with up to `capacity` iovecs for the first pieces; gives how many, and in
+  // `bytes` what they cover.
   size_t to_iovecs(iovec* target, size_t capacity, size_t& bytes) const {
     size_t count = 0;
     bytes = 0;

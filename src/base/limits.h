@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every limit in one place, with its relations proven at compile time. A loop, a queue, a parser that has a bound names it
-// here. Sizes are bytes unless the name says otherwise.
+// Every limit in one place, with its relations proven at compile time. A loop, a queue, a parser
+// that has a bound names it here. Sizes are bytes unless the name says otherwise.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Log: where lines for the operator go. main() makes one and hands it down; any thread may write. A line is whole or
-// absent, never mixed with another. `info` lines appear with -v, `debug` lines with -vv, `warning` always.
+// Log: where lines for the operator go. main() makes one and hands it down; any thread may write. A
+// line is whole or absent, never mixed with another. `info` lines appear with -v, `debug` lines
+// with -vv, `warning` always.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Random: a small seeded generator (SplitMix64, public domain algorithm by Sebastiano Vigna). The same seed gives the same
-// numbers on every machine: the simulator, the sweeps and `bench` print their seed and can be run again. Not for secrets.
+// Random: a small seeded generator (SplitMix64, public domain algorithm by Sebastiano Vigna). The
+// same seed gives the same numbers on every machine: the simulator, the sweeps and `bench` print
+// their seed and can be run again. Not for secrets.
 #pragma once
 
 #include <cstdint>

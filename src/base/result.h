@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Result<T>: a value or an Error. [[nodiscard]], move-only where T is. In a coroutine `co_await result` unwraps the value
-// or ends the coroutine with the error (async/task.h); in a plain function the two macros below do the same.
+// Result<T>: a value or an Error. [[nodiscard]], move-only where T is. In a coroutine `co_await
+// result` unwraps the value or ends the coroutine with the error (async/task.h); in a plain
+// function the two macros below do the same.
 //
 //   Result<Header> parse_header(Bytes bytes);
 //   ASSIGN_OR_RETURN(Header header, parse_header(bytes));
@@ -101,7 +102,8 @@ class [[nodiscard]] Result {
       return returned_result.error();       \
   } while (false)
 
-// Declares or assigns `target` from the value of `expression`, or returns its error from the enclosing plain function.
+// Declares or assigns `target` from the value of `expression`, or returns its error from the
+// enclosing plain function.
 #define ASSIGN_OR_RETURN(target, expression) \
   RINGDISK_ASSIGN_OR_RETURN(RINGDISK_CONCAT(result_at_, __LINE__), target, expression)
 #define RINGDISK_ASSIGN_OR_RETURN(result, target, expression) \

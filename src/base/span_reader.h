@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// SpanReader: reads fields of an untrusted structure from front to back, never past its end. A read past the end gives zero
-// and marks the reader as failed, so a parser reads all its fields first and asks `ok()` once.
+// SpanReader: reads fields of an untrusted structure from front to back, never past its end. A read
+// past the end gives zero and marks the reader as failed, so a parser reads all its fields first
+// and asks `ok()` once.
 #pragma once
 
 #include "base/bytes.h"

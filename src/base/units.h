@@ -4,13 +4,16 @@
 //   GuestOffset   bytes from the start of the virtual disk
 //   HostOffset    bytes from the start of a storage (a file, a device, an NBD export)
 //   ByteCount     a length in bytes
-//   ClusterIndex  the number of a cluster, counted from 0: guest or host as its variable's name says
+//   ClusterIndex  the number of a cluster, counted from 0: guest or host as its variable's name
+//   says
 //
-// Legal: offset + count, offset - count, offset - offset (a count), count + count, count - count, count * n, count / n,
-// count / count (a plain number), comparisons. Overflow of an addition is a bug and CHECKed: values that come from
-// outside are bounded by a parser before they become one of these (kOffsetMax).
+// Legal: offset + count, offset - count, offset - offset (a count), count + count, count - count,
+// count * n, count / n, count / count (a plain number), comparisons. Overflow of an addition is a
+// bug and CHECKed: values that come from outside are bounded by a parser before they become one of
+// these (kOffsetMax).
 //
-// Worked example, cluster size 65536:  GuestOffset(70000): align_down -> 65536, offset_in(65536) -> ByteCount 4464
+// Worked example, cluster size 65536:  GuestOffset(70000): align_down -> 65536, offset_in(65536) ->
+// ByteCount 4464
 #pragma once
 
 #include <algorithm>
@@ -154,7 +157,8 @@ struct Range {
 using GuestRange = Range<GuestOffset>;
 using HostRange = Range<HostOffset>;
 
-// A range that is known to begin and end at multiples of `alignment` (a power of two): what storages take.
+// A range that is known to begin and end at multiples of `alignment` (a power of two): what
+// storages take.
 template <class OffsetType>
 class AlignedRange {
  public:

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Access: the one place that joins formats (where) and storages (bytes). It splits a request by mappings, runs the pieces
-// side by side, descends into the backing image, fills zeros, merges what a new cluster needs around a write. Belongs to a
-// DeviceQueue, on its shard; what comes here has passed that funnel.
+// Access: the one place that joins formats (where) and storages (bytes). It splits a request by
+// mappings, runs the pieces side by side, descends into the backing image, fills zeros, merges what
+// a new cluster needs around a write. Belongs to a DeviceQueue, on its shard; what comes here has
+// passed that funnel.
 //
-// Costs: a request that lies in one mapping makes one coroutine frame here and one in the storage's driver; a fragmented one
-// makes one frame a piece, kPiecesInFlightMax at a time.
+// Costs: a request that lies in one mapping makes one coroutine frame here and one in the storage's
+// driver; a fragmented one makes one frame a piece, kPiecesInFlightMax at a time.
 #pragma once
 
 #include <memory>

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The writing half of Access. A write into clusters that are there goes in place, pieces side by side. A write elsewhere:
+// The writing half of Access. A write into clusters that are there goes in place, pieces side by
+// side. A write elsewhere:
 //
 //   cover:    |<------------- cluster(s) of the allocation ------------->|
 //             [ head: old content ][ request: the write ][ tail: old content ]
-//   one write of the three together, or of the request alone where head and tail are zero and the place reads as zeros
+//   one write of the three together, or of the request alone where head and tail are zero and the
+//   place reads as zeros
 #include <algorithm>
 #include <array>
 #include <vector>
@@ -43,8 +45,8 @@ Task<void> Access::write_pieces(GuestOffset offset, ConstBuffers source, WriteOp
   }
 }
 
-// The leading pieces that may be written where they are, side by side. Gives the bytes written, 0 when the first piece may
-// not.
+// The leading pieces that may be written where they are, side by side. Gives the bytes written, 0
+// when the first piece may not.
 Task<size_t> Access::write_in_place(GuestOffset offset, ConstBuffers source, WriteOptions options) {
   std::array<WritePiece, limits::kPiecesInFlightMax> pieces;
   size_t count = 0, done = 0;
@@ -65,7 +67,8 @@ Task<size_t> Access::write_in_place(GuestOffset offset, ConstBuffers source, Wri
   co_return done;
 }
 
-// A prefix of the write into a new place. Gives its length; 0: another request has allocated it meanwhile, map again.
+// A prefix of the write into a new place. Gives its length; 0: another request has allocated it
+// meanwhile, map again.
 Task<size_t> Access::write_elsewhere(GuestOffset offset, ConstBuffers source) {
   GuestRange range(offset, ByteCount(source.size()));
   std::optional<Allocation> allocation = co_await format_.begin_allocation(range);
@@ -136,7 +139,8 @@ bool Access::is_known_zero(GuestRange range) {
 
 // Zeroes and discards
 
-// The clusters that lie wholly in `range`; the disk's last cluster counts as whole up to the disk's end.
+// The clusters that lie wholly in `range`; the disk's last cluster counts as whole up to the disk's
+// end.
 GuestRange Access::whole_clusters(GuestRange range) const {
   const uint64_t cluster = node_.format().limits().cluster_size.value();
   GuestRange clusters = range.narrowed(cluster);

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// BlockLock: keeps writes that touch the same blocks of a storage apart, across all shards, where the storage's block is
-// larger than a byte. A write smaller than a block reads the block, changes a part and writes the whole: between the two
-// nobody else may write that block. Every write to such a storage consults it; storages with block_size 1 never come here.
+// BlockLock: keeps writes that touch the same blocks of a storage apart, across all shards, where
+// the storage's block is larger than a byte. A write smaller than a block reads the block, changes
+// a part and writes the whole: between the two nobody else may write that block. Every write to
+// such a storage consults it; storages with block_size 1 never come here.
 //
-// A small mutex around a list of held ranges, never held across a suspension; who must wait is woken by a message to its
-// shard. Cost: one uncontended mutex and a walk over the writes in flight.
+// A small mutex around a list of held ranges, never held across a suspension; who must wait is
+// woken by a message to its shard. Cost: one uncontended mutex and a walk over the writes in
+// flight.
 #pragma once
 
 #include <cstdint>

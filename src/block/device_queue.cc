@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The funnel: every request of a job or an export passes Funnel::…, is checked, counted, handed to Access, and its result is
-// looked at on the way out. The sticky state of a node is set here alone.
+// The funnel: every request of a job or an export passes Funnel::…, is checked, counted, handed to
+// Access, and its result is looked at on the way out. The sticky state of a node is set here alone.
 #include "block/device_queue.h"
 
 #include <cerrno>
@@ -119,7 +119,8 @@ Task<void> Funnel::flush() {
   co_await flush_format();
 }
 
-// A failed flush may have lost pages that nobody can write again, so it is never retried into a success.
+// A failed flush may have lost pages that nobody can write again, so it is never retried into a
+// success.
 Task<void> Funnel::flush_format() {
   if (node_.is_read_only()) co_return;
   if (node_.is_broken()) {

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// DeviceNode and DeviceQueue: a virtual disk as jobs and exports see it, whatever format and storages it is made of.
-// DeviceQueue is the one checked funnel: range, permission, limits on the way in, the result on the way out; statistics and
-// the sticky state live here. What it admits goes to block/access.
+// DeviceNode and DeviceQueue: a virtual disk as jobs and exports see it, whatever format and
+// storages it is made of. DeviceQueue is the one checked funnel: range, permission, limits on the
+// way in, the result on the way out; statistics and the sticky state live here. What it admits goes
+// to block/access.
 //
-// The contract (DESIGN.md, "Block contract"): all or error; overlapping requests in flight have no order; buffers are borrowed
-// until the task is done; a write that completed before a flush was submitted survives power loss once that flush has
-// succeeded, whichever queue either came from; a failed flush or metadata write is sticky: later flushes and writes fail.
+// The contract (DESIGN.md, "Block contract"): all or error; overlapping requests in flight have no
+// order; buffers are borrowed until the task is done; a write that completed before a flush was
+// submitted survives power loss once that flush has succeeded, whichever queue either came from; a
+// failed flush or metadata write is sticky: later flushes and writes fail.
 #pragma once
 
 #include <atomic>
@@ -50,20 +52,23 @@ class DeviceQueue {
   virtual DeviceNode& node() = 0;
   virtual const DeviceCounters& counters() const = 0;
 
-  // Ranges lie within the disk and are at most kRequestBytesMax long (zeroes and discards: any length); any alignment. An
-  // empty request succeeds. Errors: kInvalid (range), kDenied (read-only), kNoSpace, kIo, kCorrupt.
+  // Ranges lie within the disk and are at most kRequestBytesMax long (zeroes and discards: any
+  // length); any alignment. An empty request succeeds. Errors: kInvalid (range), kDenied
+  // (read-only), kNoSpace, kIo, kCorrupt.
   virtual Task<void> read(GuestOffset offset, MutableBuffers target) = 0;
   virtual Task<void> write(GuestOffset offset, ConstBuffers source, WriteOptions options) = 0;
   virtual Task<void> write_zeroes(GuestRange range, ZeroOptions options) = 0;
-  // A hint; what it leaves reads as before or as zeros (or as the backing image, as the format has it).
+  // A hint; what it leaves reads as before or as zeros (or as the backing image, as the format has
+  // it).
   virtual Task<void> discard(GuestRange range) = 0;
   virtual Task<void> flush() = 0;
-  // The first stretch of `range`. `depth_max` 0 looks at this image alone: what lies below is `!present`.
+  // The first stretch of `range`. `depth_max` 0 looks at this image alone: what lies below is
+  // `!present`.
   virtual Task<BlockStatus> block_status(GuestRange range, uint32_t depth_max) = 0;
 };
 
-// A disk in a graph. Owned by the graph's user through shared_ptr (a backing image may have several users); closed with
-// close_device when its last user lets go.
+// A disk in a graph. Owned by the graph's user through shared_ptr (a backing image may have several
+// users); closed with close_device when its last user lets go.
 class DeviceNode {
  public:
   DeviceNode(std::string name, uint32_t id, std::unique_ptr<FormatNode> format,
@@ -81,8 +86,8 @@ class DeviceNode {
 
   // A queue for the calling shard, which is `shard`, with queues for the whole backing chain.
   Task<std::unique_ptr<DeviceQueue>> open_queue(Shard& shard);
-  // After all its queues are gone: flushes nothing, closes the format, its storages, and the backing chain where this is
-  // its last user. Idempotent.
+  // After all its queues are gone: flushes nothing, closes the format, its storages, and the
+  // backing chain where this is its last user. Idempotent.
   Task<void> close();
 
   // Sticky failure: from the first failed flush or metadata write on. Any thread.

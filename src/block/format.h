@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// The driver's face of a format: it says WHERE guest bytes are and never moves them (raw, qcow2). block/access.cc is the
-// only caller of the data methods: it splits a request by mappings, moves the bytes, fills what must be filled.
+// The driver's face of a format: it says WHERE guest bytes are and never moves them (raw, qcow2).
+// block/access.cc is the only caller of the data methods: it splits a request by mappings, moves
+// the bytes, fills what must be filled.
 //
-// A FormatNode is shared (its own synchronisation); a FormatQueue belongs to one shard and holds that shard's access to
-// the storages below. Lookups of all shards run beside each other without locks; changes of the mapping go to the node's
-// home shard by themselves.
+// A FormatNode is shared (its own synchronisation); a FormatQueue belongs to one shard and holds
+// that shard's access to the storages below. Lookups of all shards run beside each other without
+// locks; changes of the mapping go to the node's home shard by themselves.
 //
-// Reading:    try_map ─ false ─> load_map, try_map again …   then move bytes, then let the Mapping (and its pin) go
-// Writing in place: the same with MapPurpose::kWrite; kind kData means: may be written now, as long as the pin is held
-// Writing elsewhere: begin_allocation ─> fill and write the bytes ─> finish_allocation (or abandon_allocation)
+// Reading:    try_map ─ false ─> load_map, try_map again …   then move bytes, then let the Mapping
+// (and its pin) go Writing in place: the same with MapPurpose::kWrite; kind kData means: may be
+// written now, as long as the pin is held Writing elsewhere: begin_allocation ─> fill and write the
+// bytes ─> finish_allocation (or abandon_allocation)
 #pragma once
 
 #include <cstdint>
@@ -35,7 +37,8 @@ enum class MappingKind : uint8_t {
 
 enum class MapPurpose : uint8_t { kRead, kWrite };
 
-// Keeps a host cluster from being reused while bytes move (DESIGN.md, "pins"). Lives and dies on its queue's shard.
+// Keeps a host cluster from being reused while bytes move (DESIGN.md, "pins"). Lives and dies on
+// its queue's shard.
 class MappingPin {
  public:
   MappingPin() = default;
@@ -67,7 +70,8 @@ struct Mapping {
   MappingPin pin;    // kData
 };
 
-// A place for guest clusters that nobody sees yet. Between begin and finish/abandon, other changes of these clusters wait.
+// A place for guest clusters that nobody sees yet. Between begin and finish/abandon, other changes
+// of these clusters wait.
 struct Allocation {
   GuestRange request;  // the part of the asked range that this allocation serves: a prefix of it
   GuestRange cover;    // whole clusters around `request`
@@ -84,8 +88,8 @@ struct ClusterChange {
 struct FormatLimits {
   ByteCount cluster_size;  // granularity of mappings; 1 for raw
   bool read_only = false;
-  bool maps_directly =
-      false;  // raw: guest offset is host offset (plus a constant), and zeroing is the storage's affair
+  bool maps_directly = false;  // raw: guest offset is host offset (plus a constant), and zeroing is
+                               // the storage's affair
 };
 
 class FormatQueue {
@@ -95,28 +99,35 @@ class FormatQueue {
   // The storage that Mapping::host and Allocation::host speak of, on this shard.
   virtual StorageAccess& data_storage() = 0;
 
-  // The longest stretch from range.offset on that is of one kind and contiguous in the storage, at most range.length.
-  // `range` is not empty and within the disk. Never suspends; false: the tables for it are not in memory.
+  // The longest stretch from range.offset on that is of one kind and contiguous in the storage, at
+  // most range.length. `range` is not empty and within the disk. Never suspends; false: the tables
+  // for it are not in memory.
   virtual bool try_map(GuestRange range, MapPurpose purpose, Mapping& mapping) = 0;
   // Brings the table for `at` into memory.
   virtual Task<void> load_map(GuestOffset at) = 0;
 
-  // A new place for the clusters of a prefix of `range`, for a write of just that prefix. The mapping of the clusters can no
-  // longer change until finish or abandon. The old content of cover outside of request is read by the caller (through
-  // its own read path) and written to the new place, unless it is all zero and `reads_zero`. nullopt: in the meantime
-  // somebody else allocated it; map again.
+  // A new place for the clusters of a prefix of `range`, for a write of just that prefix. The
+  // mapping of the clusters can no longer change until finish or abandon. The old content of cover
+  // outside of request is read by the caller (through its own read path) and written to the new
+  // place, unless it is all zero and `reads_zero`. nullopt: in the meantime somebody else allocated
+  // it; map again.
   virtual Task<std::optional<Allocation>> begin_allocation(GuestRange range) = 0;
-  // The bytes are at their place (completed, not flushed). The mapping is recorded when this is done.
+  // The bytes are at their place (completed, not flushed). The mapping is recorded when this is
+  // done.
   virtual Task<void> finish_allocation(const Allocation& allocation) = 0;
-  // The bytes could not be written: the place is given back. Called for every begun allocation that is not finished.
+  // The bytes could not be written: the place is given back. Called for every begun allocation that
+  // is not finished.
   virtual Task<void> abandon_allocation(const Allocation& allocation) = 0;
 
-  // Whole clusters (the last one may be cut by the disk's end) read as zeros afterwards. Only where !maps_directly.
+  // Whole clusters (the last one may be cut by the disk's end) read as zeros afterwards. Only where
+  // !maps_directly.
   virtual Task<ClusterChange> zero_clusters(GuestRange clusters, ZeroOptions options) = 0;
-  // Whole clusters are given back; they read as zeros, or as the backing image, as the format has it.
+  // Whole clusters are given back; they read as zeros, or as the backing image, as the format has
+  // it.
   virtual Task<ClusterChange> discard_clusters(GuestRange clusters) = 0;
 
-  // One whole compressed cluster, decompressed into `target` (cluster_size bytes). `at` is in the cluster.
+  // One whole compressed cluster, decompressed into `target` (cluster_size bytes). `at` is in the
+  // cluster.
   virtual Task<void> read_compressed(GuestOffset at, MutableBytes target) = 0;
 
   // Everything completed before is durable afterwards: data first, then metadata in its order.
@@ -139,7 +150,8 @@ class FormatNode {
   virtual const FormatLimits& limits() const = 0;
   virtual ByteCount size() const = 0;  // of the virtual disk; any thread
   virtual Task<std::unique_ptr<FormatQueue>> open_queue(Shard& shard) = 0;
-  // After all queues are gone: writes back what is left in order, marks the image clean, closes its storages.
+  // After all queues are gone: writes back what is left in order, marks the image clean, closes its
+  // storages.
   virtual Task<void> close() = 0;
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What only a format can do to its own images, behind one interface, so that jobs/ and app/ need no concrete format:
-// creating, describing and checking. (Snapshots, bitmaps, amend and compaction join later.)
+// What only a format can do to its own images, behind one interface, so that jobs/ and app/ need no
+// concrete format: creating, describing and checking. (Snapshots, bitmaps, amend and compaction
+// join later.)
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,8 @@
 
 namespace ringdisk {
 
-// One line of "Format specific information" / one key of "format-specific": {"data": {…}}. A nested object has children.
+// One line of "Format specific information" / one key of "format-specific": {"data": {…}}. A nested
+// object has children.
 struct DescribedField {
   std::string
       key;  // as qemu-img's JSON has it ("lazy-refcounts"); the text form replaces '-' by ' '
@@ -74,10 +76,12 @@ class FormatAdmin {
   // format with defaults worth showing says its own.
   virtual std::vector<std::pair<std::string, std::string>> creation_summary(
       const CreateRequest& request) const;
-  // Writes a new image. The storage is created (or cut) first. On an error what was made is left for the caller to remove.
+  // Writes a new image. The storage is created (or cut) first. On an error what was made is left
+  // for the caller to remove.
   virtual Task<void> create(Graph& graph, CreateRequest request) = 0;
   virtual Task<ImageDescription> describe(const World& world, SharedStorage& storage) = 0;
-  // nullopt: this format has nothing to check (qemu-img exit code 63). Reads only; `on_progress` may be empty.
+  // nullopt: this format has nothing to check (qemu-img exit code 63). Reads only; `on_progress`
+  // may be empty.
   virtual Task<std::optional<CheckReport>> check(
       const World& world, SharedStorage& storage,
       std::function<void(CheckProgress)> on_progress) = 0;

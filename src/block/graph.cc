@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// From names to nodes. The chain being opened is a list of links on the stack of coroutines, by which loops and depth are
-// found: a backing image that is already open above it in the same chain is refused.
+// From names to nodes. The chain being opened is a list of links on the stack of coroutines, by
+// which loops and depth are found: a backing image that is already open above it in the same chain
+// is refused.
 #include "block/graph.h"
 
 #include <sys/stat.h>
@@ -118,7 +119,8 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_at_depth(ImageName name, OpenMode 
   const std::string shown = name.text();
   std::string format_name = name.format;
   if (std::optional<std::string> driver = name.options.take("driver")) {
-    // A description that begins at the storage (driver=file,filename=…) is probed like a plain name.
+    // A description that begins at the storage (driver=file,filename=…) is probed like a plain
+    // name.
     if (find_storage(*driver)) {
       name.options.set("file.driver", *driver);
     } else {
@@ -159,7 +161,8 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_at_depth(ImageName name, OpenMode 
     Result<std::shared_ptr<DeviceNode>> below =
         co_await open_backing(opened, path, mode, link).result();
     if (!below.ok()) {
-      // Nothing was changed yet; how the half-opened image closes adds nothing to why it could not be opened.
+      // Nothing was changed yet; how the half-opened image closes adds nothing to why it could not
+      // be opened.
       Result<void> closed = co_await opened.node->close().result();
       static_cast<void>(closed.ok());
       co_return at_node(below.error(), node_id);

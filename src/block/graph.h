@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Opening images: from what the user named to a DeviceNode with its storages and backing chain. Drivers are handed in as a
-// list made in main (control/drivers.h); nothing registers itself.
+// Opening images: from what the user named to a DeviceNode with its storages and backing chain.
+// Drivers are handed in as a list made in main (control/drivers.h); nothing registers itself.
 #pragma once
 
 #include <functional>
@@ -17,7 +17,8 @@
 
 namespace ringdisk {
 
-// How an image is to be opened. Handed down the chain: backing images are opened read-only, with the same cache mode.
+// How an image is to be opened. Handed down the chain: backing images are opened read-only, with
+// the same cache mode.
 struct OpenMode {
   bool read_only = false;
   bool share = false;       // -U: do not insist on locks (qemu-img's force-share)
@@ -81,11 +82,12 @@ class Graph {
   Graph(const World& world, const Drivers& drivers, const OpenGate& gate)
       : world_(world), drivers_(drivers), gate_(gate) {}
 
-  // On the calling shard. A probed image that turns out raw is opened with a warning, as raw, and its first sector then
-  // refuses to become another format's header (DESIGN.md, "Hostile input").
+  // On the calling shard. A probed image that turns out raw is opened with a warning, as raw, and
+  // its first sector then refuses to become another format's header (DESIGN.md, "Hostile input").
   Task<std::shared_ptr<DeviceNode>> open(ImageName name, OpenMode mode);
 
-  // A storage alone (creating, checking). The filename's driver is "file" unless options name another.
+  // A storage alone (creating, checking). The filename's driver is "file" unless options name
+  // another.
   Task<std::unique_ptr<SharedStorage>> open_storage(Options options, OpenMode mode);
   Task<void> create_storage(Options options, ByteCount size);
   const FormatDriver* find_format(std::string_view name) const;

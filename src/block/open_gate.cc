@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The check follows links first and compares real paths, so that neither ".." nor a symbolic link leads out. (A link that is
-// changed between the check and the opening is the same user's doing who owns the directory.)
+// The check follows links first and compares real paths, so that neither ".." nor a symbolic link
+// leads out. (A link that is changed between the check and the opening is the same user's doing who
+// owns the directory.)
 #include "block/open_gate.h"
 
 #include <cctype>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Parsing what users write: options, sizes, cache modes. All of it is input from outside: no CHECKs on it.
+// Parsing what users write: options, sizes, cache modes. All of it is input from outside: no CHECKs
+// on it.
 #include "block/options.h"
 
 #include <array>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a user describes an image: a file name with -f, or options `driver=qcow2,file.filename=disk.qcow2,file.cache=none`
-// (qemu-img's --image-opts). Options are a flat map of dotted keys; a driver takes the ones it knows, and what is left over
-// is an error that names the key.
+// How a user describes an image: a file name with -f, or options
+// `driver=qcow2,file.filename=disk.qcow2,file.cache=none` (qemu-img's --image-opts). Options are a
+// flat map of dotted keys; a driver takes the ones it knows, and what is left over is an error that
+// names the key.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,8 @@ namespace ringdisk {
 
 class Diagnostics;
 
-// How the page cache is used, as qemu-img's -t and -T: what is given by name is `direct` and `flush`.
+// How the page cache is used, as qemu-img's -t and -T: what is given by name is `direct` and
+// `flush`.
 enum class CacheMode : uint8_t {
   kWriteback,     // page cache; flush makes durable
   kNone,          // O_DIRECT; flush makes durable
@@ -31,7 +33,8 @@ std::string_view name_of(CacheMode mode);
 class Options {
  public:
   Options() = default;
-  // "driver=qcow2,file.filename=a,,b.img": commas in values are doubled, as qemu-img has it; a bare word `x` is x=on.
+  // "driver=qcow2,file.filename=a,,b.img": commas in values are doubled, as qemu-img has it; a bare
+  // word `x` is x=on.
   static Result<Options> parse(std::string_view text, Diagnostics& diagnostics);
 
   void set(std::string key, std::string value) { values_[std::move(key)] = std::move(value); }
@@ -52,7 +55,8 @@ class Options {
   std::map<std::string, std::string, std::less<>> values_;
 };
 
-// "64k", "1.5G", "512", "2M": as qemu-img: suffixes b k M G T P E, either case, powers of 1024; a bare number is bytes.
+// "64k", "1.5G", "512", "2M": as qemu-img: suffixes b k M G T P E, either case, powers of 1024; a
+// bare number is bytes.
 Result<uint64_t> parse_size(std::string_view text);
 // "1 GiB", "512 B", "1.5 MiB": as qemu-img info prints sizes (%0.3g).
 std::string human_size(uint64_t bytes);

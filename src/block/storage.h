@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The driver's face of a storage: what moves bytes (file, mem, null, later nbd, http, rbd) and the filters that wrap one
-// (delay, fault, later luks). Minimal and aligned: block/storage_access.h is the comfortable face that everyone calls; it
-// checks, pads and counts, so a driver may rely on the conditions below.
+// The driver's face of a storage: what moves bytes (file, mem, null, later nbd, http, rbd) and the
+// filters that wrap one (delay, fault, later luks). Minimal and aligned: block/storage_access.h is
+// the comfortable face that everyone calls; it checks, pads and counts, so a driver may rely on the
+// conditions below.
 //
-// A StorageNode is shared; its const methods may be called on any thread. A StorageQueue, opened from it, belongs to one
-// shard and has no locks. A queue is destroyed on its shard before its node is closed.
+// A StorageNode is shared; its const methods may be called on any thread. A StorageQueue, opened
+// from it, belongs to one shard and has no locks. A queue is destroyed on its shard before its node
+// is closed.
 #pragma once
 
 #include <cstdint>
@@ -52,23 +54,25 @@ class StorageQueue {
  public:
   virtual ~StorageQueue() = default;
 
-  // Conditions for all: ranges and memory aligned as limits() says, not empty, at most kRequestBytesMax to transfer; reads
-  // begin within size() and end within it rounded up to a block (what lies beyond the end reads as zeros); nothing but
-  // reads and flushes on a read-only node. All bytes or an error, with errno, offset and node. Requests of one
-  // queue may overlap in time; order among them is the caller's affair.
+  // Conditions for all: ranges and memory aligned as limits() says, not empty, at most
+  // kRequestBytesMax to transfer; reads begin within size() and end within it rounded up to a block
+  // (what lies beyond the end reads as zeros); nothing but reads and flushes on a read-only node.
+  // All bytes or an error, with errno, offset and node. Requests of one queue may overlap in time;
+  // order among them is the caller's affair.
   virtual Task<void> read(HostOffset offset, MutableBuffers target) = 0;
   virtual Task<void> write(HostOffset offset, ConstBuffers source, WriteOptions options) = 0;
   virtual Task<void> write_zeroes(HostRange range, ZeroOptions options) = 0;
   // The content afterwards is undefined, but one of: as before, zeros. Never somebody else's.
   virtual Task<void> discard(HostRange range) = 0;
-  // Every write that completed before this was called, on any queue of the node, is durable when it completes.
+  // Every write that completed before this was called, on any queue of the node, is durable when it
+  // completes.
   virtual Task<void> flush() = 0;
   // Never empty; at most `range`.
   virtual Task<StorageExtent> find_extent(HostRange range) = 0;
   // Makes the storage `size` bytes long. Only where limits().grows; also cuts.
   virtual Task<void> resize(ByteCount size) = 0;
-  // Space for the range is there afterwards, reading as before or as zeros; without data being written out. kUnsupported
-  // where that can't be had.
+  // Space for the range is there afterwards, reading as before or as zeros; without data being
+  // written out. kUnsupported where that can't be had.
   virtual Task<void> allocate(HostRange range) = 0;
 };
 

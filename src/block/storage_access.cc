@@ -6,8 +6,9 @@
 //   read:     all four into a bounce buffer, the middle copied out
 //   write:    first and last block read, changed, written with the middle, all under the BlockLock
 //
-// Every write to a storage whose block is larger than a byte holds the lock for its blocks, aligned ones too: a padded write
-// that ran beside an aligned one would put back what the aligned one replaced.
+// Every write to a storage whose block is larger than a byte holds the lock for its blocks, aligned
+// ones too: a padded write that ran beside an aligned one would put back what the aligned one
+// replaced.
 #include "block/storage_access.h"
 
 #include <algorithm>
@@ -91,7 +92,8 @@ Task<void> StorageAccess::read_padded(HostOffset offset, MutableBuffers target) 
   }
 }
 
-// One piece through a bounce buffer. The storage's last block may be cut by its end (a file of odd size).
+// One piece through a bounce buffer. The storage's last block may be cut by its end (a file of odd
+// size).
 Task<void> StorageAccess::read_block_run(HostOffset offset, MutableBuffers target) {
   HostRange blocks = HostRange(offset, ByteCount(target.size())).widened(limits_.block_size);
   Buffer bounce = shard_.buffers().take(blocks.length.value());

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// StorageAccess: the comfortable face of a StorageQueue, one a shard: the funnel in front of a storage. Everyone above a
-// driver calls this, byte by byte if need be: it checks range, permission and limits, pads what is smaller than the storage's
-// block (under the node's BlockLock, so that two padded writes, or a padded and a whole one, never undo each other), splits
-// what is too large, gives zeros beyond the end, and counts. An aligned request costs one check and no coroutine frame.
+// StorageAccess: the comfortable face of a StorageQueue, one a shard: the funnel in front of a
+// storage. Everyone above a driver calls this, byte by byte if need be: it checks range, permission
+// and limits, pads what is smaller than the storage's block (under the node's BlockLock, so that
+// two padded writes, or a padded and a whole one, never undo each other), splits what is too large,
+// gives zeros beyond the end, and counts. An aligned request costs one check and no coroutine
+// frame.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +24,8 @@ struct StorageCounters {
   uint64_t bytes_read = 0, bytes_written = 0;
 };
 
-// A storage node with what its queues share. Made once per node when it enters a graph; outlives all StorageAccess.
+// A storage node with what its queues share. Made once per node when it enters a graph; outlives
+// all StorageAccess.
 struct SharedStorage {
   explicit SharedStorage(std::unique_ptr<StorageNode> storage_node)
       : node(std::move(storage_node)) {}

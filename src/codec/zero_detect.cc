@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory is all zero when its first 16 bytes are and every byte equals the one 16 bytes before it; memcmp of the memory with
-// itself, shifted, asks just that, with the widest instructions the C library has for this machine.
+// Memory is all zero when its first 16 bytes are and every byte equals the one 16 bytes before it;
+// memcmp of the memory with itself, shifted, asks just that, with the widest instructions the C
+// library has for this machine.
 #include "codec/zero_detect.h"
 
 #include <algorithm>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// BlockingPool: threads for what may block and has no asynchronous form (opening, locking, name look-up, SEEK_HOLE on a slow
-// file system; all file I/O where there is no io_uring). The simulator's pool runs jobs on its one thread.
+// BlockingPool: threads for what may block and has no asynchronous form (opening, locking, name
+// look-up, SEEK_HOLE on a slow file system; all file I/O where there is no io_uring). The
+// simulator's pool runs jobs on its one thread.
 //
 //   auto open_it = [&](Blocking token) -> Result<int> { return open_file(token, path); };
 //   int fd = co_await run_blocking(world.blocking, open_it);
@@ -19,8 +20,9 @@
 
 namespace ringdisk {
 
-// A piece of work on its way through the pool; lives in the frame of who waits for it. The pool calls run() on one of its
-// threads, once; that does the work and posts the job back to the shard it came from, where deliver() is its completion.
+// A piece of work on its way through the pool; lives in the frame of who waits for it. The pool
+// calls run() on one of its threads, once; that does the work and posts the job back to the shard
+// it came from, where deliver() is its completion.
 class BlockingJob : public Work, public Message {
  public:
   void run(Blocking token) final {

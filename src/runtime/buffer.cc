@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Slabs of 2 MiB cut into buffers of one size. Slabs are never given back before the pool ends; what a shard once needed it
-// needs again.
+// Slabs of 2 MiB cut into buffers of one size. Slabs are never given back before the pool ends;
+// what a shard once needed it needs again.
 #include "runtime/buffer.h"
 
 #include <bit>

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// BufferPool: I/O memory of one shard, in sizes from 4 KiB to 2 MiB by powers of two, aligned to 4096 bytes (what O_DIRECT
-// and every device here accepts). Free buffers are used again last in, first out, so that hot memory stays hot: first
-// touches of memory are slow. Memory comes in slabs that the loop may register with the kernel (fixed buffers).
+// BufferPool: I/O memory of one shard, in sizes from 4 KiB to 2 MiB by powers of two, aligned to
+// 4096 bytes (what O_DIRECT and every device here accepts). Free buffers are used again last in,
+// first out, so that hot memory stays hot: first touches of memory are slow. Memory comes in slabs
+// that the loop may register with the kernel (fixed buffers).
 //
-//   Buffer buffer = shard.buffers().take(bytes);     // bytes() may be larger; contents are whatever was there
+//   Buffer buffer = shard.buffers().take(bytes);     // bytes() may be larger; contents are
+//   whatever was there
 //
-// A Buffer goes back by itself, on its own shard. Larger ones than 2 MiB come from the system and go back to it.
+// A Buffer goes back by itself, on its own shard. Larger ones than 2 MiB come from the system and
+// go back to it.
 #pragma once
 
 #include <cstddef>

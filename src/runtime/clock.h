@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Clock: monotonic time, handed down from main(). The simulator's clock moves only when nothing can run.
+// Clock: monotonic time, handed down from main(). The simulator's clock moves only when nothing can
+// run.
 #pragma once
 
 #include <chrono>

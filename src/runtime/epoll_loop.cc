@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who waits for a file descriptor stands in `descriptors_`; one one-shot epoll registration a descriptor serves a reader and
-// a writer. Finished file operations come back through `finished_` under a mutex and wake the loop by its eventfd.
+// Who waits for a file descriptor stands in `descriptors_`; one one-shot epoll registration a
+// descriptor serves a reader and a writer. Finished file operations come back through `finished_`
+// under a mutex and wake the loop by its eventfd.
 #include "runtime/epoll_loop.h"
 
 #include <fcntl.h>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// EpollLoop: a Loop for kernels and sandboxes without io_uring. Readiness comes from epoll; file I/O, which has none, runs on
-// WorkerThreads that all shards share. Complete and tested like the other; only slower.
+// EpollLoop: a Loop for kernels and sandboxes without io_uring. Readiness comes from epoll; file
+// I/O, which has none, runs on WorkerThreads that all shards share. Complete and tested like the
+// other; only slower.
 #pragma once
 
 #include <memory>

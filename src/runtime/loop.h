@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loop: how one shard talks to the kernel. Three stand behind this interface: UringLoop, EpollLoop (with a thread pool, for
-// kernels and sandboxes without io_uring) and the simulator's SimLoop. A Loop belongs to its shard; only wake() may be
-// called by others.
+// Loop: how one shard talks to the kernel. Three stand behind this interface: UringLoop, EpollLoop
+// (with a thread pool, for kernels and sandboxes without io_uring) and the simulator's SimLoop. A
+// Loop belongs to its shard; only wake() may be called by others.
 //
 //   IoRequest request = IoRequest::read(fd, buffer, offset);
-//   int32_t bytes = co_await loop.perform(request);         // bytes, or a negated errno, as the system call
+//   int32_t bytes = co_await loop.perform(request);         // bytes, or a negated errno, as the
+//   system call
 //
-// The request lives in the awaiting coroutine's frame, and so does the memory the kernel sees; neither goes away before the
-// request has completed, because a frame that waits is never destroyed.
+// The request lives in the awaiting coroutine's frame, and so does the memory the kernel sees;
+// neither goes away before the request has completed, because a frame that waits is never
+// destroyed.
 #pragma once
 
 #include <sys/uio.h>
@@ -66,14 +68,16 @@ class Loop {
 
   virtual std::string_view name() const = 0;
 
-  // Queues `request`; when it completes its result is set and it is woken. May complete at once: then false, and the
-  // caller goes on without suspending.
+  // Queues `request`; when it completes its result is set and it is woken. May complete at once:
+  // then false, and the caller goes on without suspending.
   virtual bool start(IoRequest& request) = 0;
-  // Asks that `request` end soon, with -ECANCELED if it has not happened. It still completes exactly once.
+  // Asks that `request` end soon, with -ECANCELED if it has not happened. It still completes
+  // exactly once.
   virtual void cancel(IoRequest& request) = 0;
 
-  // Submits what is queued and wakes what has completed. Sleeps only if `sleep_max` says so: until a completion, a wake(), or
-  // that long (nullopt: without a limit; zero: not at all). Gives the number of completions.
+  // Submits what is queued and wakes what has completed. Sleeps only if `sleep_max` says so: until
+  // a completion, a wake(), or that long (nullopt: without a limit; zero: not at all). Gives the
+  // number of completions.
   virtual uint32_t poll(std::optional<Duration> sleep_max) = 0;
   // Ends a sleep in poll(), now or the next one. Any thread.
   virtual void wake() = 0;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Inbox: what other threads want of a shard. Lock-free, many senders, one receiver. A message is a link in the sender's
-// own coroutine frame (or job), so sending allocates nothing, and the inbox is bounded by what is in flight.
+// Inbox: what other threads want of a shard. Lock-free, many senders, one receiver. A message is a
+// link in the sender's own coroutine frame (or job), so sending allocates nothing, and the inbox is
+// bounded by what is in flight.
 //
-//   senders push on a stack (one compare-and-swap); the shard takes the whole stack at once and turns it round.
+//   senders push on a stack (one compare-and-swap); the shard takes the whole stack at once and
+//   turns it round.
 #pragma once
 
 #include <atomic>

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Network: listening, connecting and byte streams, as interfaces, so that servers and clients run on the simulator too.
+// Network: listening, connecting and byte streams, as interfaces, so that servers and clients run
+// on the simulator too.
 //
-// A Listener hands out Connections, which belong to no shard yet; whoever spreads them over shards calls open_stream() on the
-// shard that is to serve one. A Stream belongs to that shard: one reader and one writer at a time.
+// A Listener hands out Connections, which belong to no shard yet; whoever spreads them over shards
+// calls open_stream() on the shard that is to serve one. A Stream belongs to that shard: one reader
+// and one writer at a time.
 #pragma once
 
 #include <cstdint>
@@ -35,11 +37,13 @@ class Stream {
  public:
   virtual ~Stream() = default;  // closes; nothing may be under way
 
-  // At least one byte and at most `target.size()`; 0: the peer has closed its side. Ends with kCancelled when `token` is.
+  // At least one byte and at most `target.size()`; 0: the peer has closed its side. Ends with
+  // kCancelled when `token` is.
   virtual Task<size_t> read_some(MutableBytes target, CancelToken token) = 0;
   // All of it.
   virtual Task<void> write_all(ConstBuffers source, CancelToken token) = 0;
-  // No more reads and writes succeed, here and at the peer; those under way end. May be called at any time.
+  // No more reads and writes succeed, here and at the peer; those under way end. May be called at
+  // any time.
   virtual void shut_down() = 0;
 };
 

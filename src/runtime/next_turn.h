@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// NextTurn: lets everything else of the shard go first, the loop's completions and messages of other shards included. Long
-// work that never waits (copying megabytes in place) awaits it between pieces of about 100 us. Cost: one turn of the shard.
+// NextTurn: lets everything else of the shard go first, the loop's completions and messages of
+// other shards included. Long work that never waits (copying megabytes in place) awaits it between
+// pieces of about 100 us. Cost: one turn of the shard.
 //
 //   co_await NextTurn(shard);
 #pragma once

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Starting and ending the shards' threads. A ring belongs to the thread that makes it (single issuer), so each thread makes
-// its own loop, and start() waits until all have.
+// Starting and ending the shards' threads. A ring belongs to the thread that makes it (single
+// issuer), so each thread makes its own loop, and start() waits until all have.
 #include "runtime/runtime.h"
 
 #include <pthread.h>

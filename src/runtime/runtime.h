@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runtime: the shards of a real process, one thread each, and the loops they drive. main() makes one, runs its root task on
-// shard 0 and lets the runtime go when that has ended.
+// Runtime: the shards of a real process, one thread each, and the loops they drive. main() makes
+// one, runs its root task on shard 0 and lets the runtime go when that has ended.
 //
-//   RuntimeOptions options;                                  // as many shards as the process may use cores
-//   Runtime runtime(options, clock, log);
-//   RETURN_IF_ERROR(runtime.start());
-//   Result<int> exit = runtime.run(root);                    // root: Shard& -> Task<int>, or Result<int>
+//   RuntimeOptions options;                                  // as many shards as the process may
+//   use cores Runtime runtime(options, clock, log); RETURN_IF_ERROR(runtime.start()); Result<int>
+//   exit = runtime.run(root);                    // root: Shard& -> Task<int>, or Result<int>
 //
 // Shards 1 … n-1 have threads of their own, shard 0 is driven by the thread that calls run().
 #pragma once

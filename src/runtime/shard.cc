@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The turn of a shard, and how it goes to sleep without missing a message:
 //
-//   shard: asleep_ = true ──> inbox empty? ──> loop.poll(sleep)          (both sides sequentially consistent, so either
-//   sender: inbox.push(m) ──> asleep_? then loop.wake()                   the shard sees m or the sender sees asleep_)
+//   shard: asleep_ = true ──> inbox empty? ──> loop.poll(sleep)          (both sides sequentially
+//   consistent, so either sender: inbox.push(m) ──> asleep_? then loop.wake()                   the
+//   shard sees m or the sender sees asleep_)
 #include "runtime/shard.h"
 
 #include <algorithm>
@@ -12,8 +13,9 @@
 namespace ringdisk {
 namespace {
 
-// How long a shard looks for messages before it sleeps, at the most. A wake-up costs the sender and the woken about 20 us
-// together (docs/decisions/0003), so looking longer than that burns more than it saves.
+// How long a shard looks for messages before it sleeps, at the most. A wake-up costs the sender and
+// the woken about 20 us together (docs/decisions/0003), so looking longer than that burns more than
+// it saves.
 constexpr Duration kSpinLongest = std::chrono::microseconds(20);
 constexpr Duration kSpinShortest = std::chrono::microseconds(1);
 
@@ -56,8 +58,8 @@ void Shard::turn(bool may_sleep, uint32_t resumed_max) {
   }
 }
 
-// Adapts: a message found while spinning doubles the time to spin next, a spin in vain halves it, so that an idle shard soon
-// spins no more and one in a lively exchange does not pay for sleeping.
+// Adapts: a message found while spinning doubles the time to spin next, a spin in vain halves it,
+// so that an idle shard soon spins no more and one in a lively exchange does not pay for sleeping.
 bool Shard::spin_for_message() {
   if (spin_max_ < kSpinShortest) return false;
   Instant start = clock_.now();

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Shard: one thread, one event loop, one executor, one buffer pool. Requests stay on the shard where they arrive; what
-// must happen elsewhere is spelled `co_await shard.call(fn)`: `fn` runs on that shard, its Result comes back here.
+// Shard: one thread, one event loop, one executor, one buffer pool. Requests stay on the shard
+// where they arrive; what must happen elsewhere is spelled `co_await shard.call(fn)`: `fn` runs on
+// that shard, its Result comes back here.
 //
-//   auto record = [&node, entry] { return node.record(entry); };      // gives a Task<T> or a Result<T>
-//   T value = co_await home.call(record);
+//   auto record = [&node, entry] { return node.record(entry); };      // gives a Task<T> or a
+//   Result<T> T value = co_await home.call(record);
 //
-// One turn: deliver messages -> resume what is ready -> fire timers -> poll the loop, asleep if nothing is to be done.
-// Cost: about 0.5 us a round trip between shards that are awake, 20 us when the other one sleeps (docs/decisions/0003);
-// so a shard spins a little before it sleeps when messages have been coming quickly.
+// One turn: deliver messages -> resume what is ready -> fire timers -> poll the loop, asleep if
+// nothing is to be done. Cost: about 0.5 us a round trip between shards that are awake, 20 us when
+// the other one sleeps (docs/decisions/0003); so a shard spins a little before it sleeps when
+// messages have been coming quickly.
 #pragma once
 
 #include <atomic>
@@ -54,17 +56,20 @@ class Shard {
   // Any thread: `message` is delivered on this shard in one of its next turns.
   void post(Message& message);
 
-  // Runs `fn` on this shard and gives its result to the calling coroutine, which may be on any shard. In place, without a
-  // message, when the caller is on this shard already. `fn` gives a Task<T> or a Result<T>.
+  // Runs `fn` on this shard and gives its result to the calling coroutine, which may be on any
+  // shard. In place, without a message, when the caller is on this shard already. `fn` gives a
+  // Task<T> or a Result<T>.
   template <class F>
   auto call(F fn) -> Task<typename std::invoke_result_t<F&>::value_type>;
 
-  // How much is to be done here: coroutines ready to run at the start of the last turn. Any thread; a hint for balancing.
+  // How much is to be done here: coroutines ready to run at the start of the last turn. Any thread;
+  // a hint for balancing.
   uint32_t load() const { return load_.load(std::memory_order_relaxed); }
   bool is_asleep() const { return asleep_.load(std::memory_order_relaxed); }
 
-  // One turn of the shard, on its own thread. `may_sleep`: wait for the next event if nothing is ready. At most `resumed_max`
-  // coroutines go on in it (the simulator lets few, so that shards take turns often).
+  // One turn of the shard, on its own thread. `may_sleep`: wait for the next event if nothing is
+  // ready. At most `resumed_max` coroutines go on in it (the simulator lets few, so that shards
+  // take turns often).
   void turn(bool may_sleep, uint32_t resumed_max = limits::kReadyBatchMax);
   // Whether the next turn has something to do without waiting. For the simulator.
   bool has_work() const { return executor_.has_ready() || !inbox_.is_empty(); }

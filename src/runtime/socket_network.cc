@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Binding, accepting and connecting. What may block (name look-up, connect) runs in the blocking pool.
+// Binding, accepting and connecting. What may block (name look-up, connect) runs in the blocking
+// pool.
 #include "runtime/socket_network.h"
 
 #include <fcntl.h>

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// SocketNetwork: the Network of a real process, over unix and TCP sockets. Transfers are tried in place without blocking
-// first, and only a socket that is not ready is waited for through the loop (docs/decisions/0005 has the numbers).
+// SocketNetwork: the Network of a real process, over unix and TCP sockets. Transfers are tried in
+// place without blocking first, and only a socket that is not ready is waited for through the loop
+// (docs/decisions/0005 has the numbers).
 //
-// A unix socket's file is removed when its listener goes. A stale one (nobody answers) is replaced when listening.
+// A unix socket's file is removed when its listener goes. A stale one (nobody answers) is replaced
+// when listening.
 #pragma once
 
 #include "runtime/blocking_pool.h"

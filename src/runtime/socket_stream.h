@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// SocketStream: a Stream over a connected, non-blocking socket. And the file descriptor that closes itself.
+// SocketStream: a Stream over a connected, non-blocking socket. And the file descriptor that closes
+// itself.
 #pragma once
 
 #include <memory>

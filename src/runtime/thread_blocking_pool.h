@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The BlockingPool of a real process: jobs run on WorkerThreads, and their completion is a message to the shard they came
-// from. Made in main, outlives the shards.
+// The BlockingPool of a real process: jobs run on WorkerThreads, and their completion is a message
+// to the shard they came from. Made in main, outlives the shards.
 #pragma once
 
 #include "runtime/blocking_pool.h"

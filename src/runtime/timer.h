@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// TimerQueue: the sleeping coroutines of one shard, ordered by when they wake. A binary heap of pointers into the awaiters;
-// a sleeper that is cancelled leaves the heap at once.
+// TimerQueue: the sleeping coroutines of one shard, ordered by when they wake. A binary heap of
+// pointers into the awaiters; a sleeper that is cancelled leaves the heap at once.
 //
-//   Result<void> slept = co_await shard.sleep(std::chrono::seconds(20), token);    // error: kCancelled
+//   Result<void> slept = co_await shard.sleep(std::chrono::seconds(20), token);    // error:
+//   kCancelled
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// One ring, used through liburing. user_data of an entry is the IoRequest's address; kWakeTag marks the read of the eventfd
-// by which other threads wake a sleeping shard, kIgnoreTag entries whose completion nobody waits for (cancels).
+// One ring, used through liburing. user_data of an entry is the IoRequest's address; kWakeTag marks
+// the read of the eventfd by which other threads wake a sleeping shard, kIgnoreTag entries whose
+// completion nobody waits for (cancels).
 #include "runtime/uring_loop.h"
 
 #include <liburing.h>
@@ -233,7 +234,8 @@ void UringLoop::wait_for_completion(std::optional<Duration> sleep_max) {
   CHECK(result >= 0 || result == -ETIME || result == -EINTR || result == -EAGAIN);
 }
 
-// The kernel has completions, or work that leads to them, which wait for us to enter it. A load, not a system call.
+// The kernel has completions, or work that leads to them, which wait for us to enter it. A load,
+// not a system call.
 bool UringLoop::has_deferred_work() const {
   const unsigned flags =
       std::atomic_ref<unsigned>(*ring_.sq.kflags).load(std::memory_order_acquire);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// WorkerThreads: a bounded pool of threads for calls that block. Threads start when there is work and none is free, up to
-// the limit, and end with the pool. Work is taken in order of arrival. Any thread may submit.
+// WorkerThreads: a bounded pool of threads for calls that block. Threads start when there is work
+// and none is free, up to the limit, and end with the pool. Work is taken in order of arrival. Any
+// thread may submit.
 #pragma once
 
 #include <condition_variable>

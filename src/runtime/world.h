@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// World: what main() builds and hands down, and what the simulator builds in its place. Everything here outlives whoever
-// holds the reference. Any thread.
+// World: what main() builds and hands down, and what the simulator builds in its place. Everything
+// here outlives whoever holds the reference. Any thread.
 #pragma once
 
 #include <span>
