@@ -3,7 +3,7 @@
 // what `bench` does. Requests are numbered by one counter for all shards; request i lies at offset
 // + i x step, wrapped at the disk's end.
 //
-//   count 8, depth 4, two shards:   shard 0 keeps 2 in flight, shard 1 keeps 2, both draw numbers 0 … 7
+//   count 8, depth 4, two shards: each shard keeps 2 in flight, both draw the numbers 0 … 7
 //
 // With a flush interval the requests between two flushes are a round: they are drained, then
 // flushed. Rounds run on one shard, since a drain over several would measure the hand-over; without

@@ -3,9 +3,8 @@
 // does. It runs on every shard at once; each has queues of its own, several requests in flight, and
 // takes its work from one shared cursor.
 //
-//   cursor ──> region (16 MiB of the disk, one shard's) ──> extents (block status) ──> pieces (256 KiB) ──> workers
-//
-//   a worker:  read a piece ─> find its zeros ─> write what is not zero, leave out (or zero) the rest
+//   cursor ─> region (16 MiB, one shard's) ─> extents (block status) ─> pieces (256 KiB) ─> workers
+//   a worker: read a piece ─> find its zeros ─> write what is not zero, leave out or zero the rest
 //
 // A stretch that reads as zeros is one step however long it is: the shard that finds it moves the
 // cursor past it, so an empty disk of many terabytes costs a few look-ups. Pieces are small enough
