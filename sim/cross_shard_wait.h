@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Signal: a coroutine of one shard waits for something that code on another shard makes true. The waker posts a message to
-// the shard that waits, so the order of wake-ups is drawn like that of all messages. In the simulator only: everything
-// runs on one thread, so the list needs no lock.
+// Signal: a coroutine of one shard waits for something that code on another shard makes true. The
+// waker posts a message to the shard that waits, so the order of wake-ups is drawn like that of all
+// messages. In the simulator only: everything runs on one thread, so the list needs no lock.
 //
 //   while (!there_is_something()) {
 //     CrossShardWait wait(signal, token);
-//     co_await wait;                        // then look again: a signal is a hint, and so is a cancellation
+// co_await wait;                        // then look again: a signal is a hint, and so is a
+// cancellation
 //   }
 #pragma once
 

@@ -11,7 +11,8 @@
 namespace ringdisk::sim {
 namespace {
 
-// A failed CHECK ends the process from any depth; only what is reachable from a signal handler can still be printed.
+// A failed CHECK ends the process from any depth; only what is reachable from a signal handler can
+// still be printed.
 constinit std::atomic<uint64_t> newest_seed{0};
 
 std::optional<uint64_t> number_in_environment(const char* name) {

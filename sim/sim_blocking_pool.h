@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// SimBlockingPool: the pool of threads that may block, without threads. A job waits here until SimWorld draws it, which may
-// be long after jobs that came later; it then runs on the test's thread, outside of every shard, and goes home as a message.
+// SimBlockingPool: the pool of threads that may block, without threads. A job waits here until
+// SimWorld draws it, which may be long after jobs that came later; it then runs on the test's
+// thread, outside of every shard, and goes home as a message.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// SimClock: virtual time. It stands still while anything can run and is moved by SimWorld to the next timer when nothing
-// can, so a test of a timeout of an hour takes no time and always takes the same way. One thread.
+// SimClock: virtual time. It stands still while anything can run and is moved by SimWorld to the
+// next timer when nothing can, so a test of a timeout of an hour takes no time and always takes the
+// same way. One thread.
 #pragma once
 
 #include "base/check.h"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// SimLink: one connection of the simulated network, shared by its two ends, and the ends themselves.
+// SimLink: one connection of the simulated network, shared by its two ends, and the ends
+// themselves.
 //
 //   end 0: write_all ──> pipes[0] [ bytes under way ] ──> read_some: end 1
 //   end 0: read_some <── pipes[1] [ bytes under way ] <── write_all: end 1

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// SimLoop: the event loop of a shard in the simulator. There are no file descriptors in a simulated world: storages and
-// networks are simulated above the loop (sim_storage.h, sim_network.h), so an operation that reaches this loop is a test
-// that would touch the real machine, and ends the process. It never sleeps; SimWorld decides who runs.
+// SimLoop: the event loop of a shard in the simulator. There are no file descriptors in a simulated
+// world: storages and networks are simulated above the loop (sim_storage.h, sim_network.h), so an
+// operation that reaches this loop is a test that would touch the real machine, and ends the
+// process. It never sleeps; SimWorld decides who runs.
 #pragma once
 
 #include "runtime/loop.h"

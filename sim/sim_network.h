@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // SimNetwork: listeners, connections and byte streams between the shards of one simulated world.
 //
-// What it does to the bytes of a correct stream: reads give a drawn prefix of what is there, a writer may wait because only
-// `buffered_bytes` are under way, both are delayed by drawn times. Bytes arrive once, in order.
-// What it does to connections, where `faults` says so: operation number n fails and cuts its connection; the connection is
-// cut once n bytes have been written to the network; from byte n on nothing arrives any more (a stall: only a cancellation
-// or shut_down() ends a wait). A cut loses what was under way, and both ends get ECONNRESET.
-// One thread; belongs to its SimWorld.
+// What it does to the bytes of a correct stream: reads give a drawn prefix of what is there, a
+// writer may wait because only `buffered_bytes` are under way, both are delayed by drawn times.
+// Bytes arrive once, in order. What it does to connections, where `faults` says so: operation
+// number n fails and cuts its connection; the connection is cut once n bytes have been written to
+// the network; from byte n on nothing arrives any more (a stall: only a cancellation or shut_down()
+// ends a wait). A cut loses what was under way, and both ends get ECONNRESET. One thread; belongs
+// to its SimWorld.
 #pragma once
 
 #include <cstdint>

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// SimWorld: a whole world on the test's one thread: any number of shards, virtual time, a network, a pool for blocking jobs.
+// SimWorld: a whole world on the test's one thread: any number of shards, virtual time, a network,
+// a pool for blocking jobs.
 //
-//   SimWorld world(seed, 2);                              // two shards
-//   Result<int> got = world.run(&read_header);            // Task<int> read_header(Shard& shard), on shard 0
-//   Result<void> all = world.run_on_all(&hammer);         // Task<void> hammer(Shard& shard), on every shard at once
+//   SimWorld world(seed, 2);                         // two shards
+//   Result<int> got = world.run(&read_header);       // Task<int> read_header(Shard&), on shard 0
+//   Result<void> all = world.run_on_all(&hammer);    // Task<void> hammer(Shard&), on all at once
 //
-// One step: draw a shard that can run, or a waiting blocking job, and give it a turn in which at most a few coroutines
-// go on, in drawn order. So every interleaving of shards at the points where coroutines suspend can happen, and the same
-// seed gives the same one. When nothing can run the clock jumps to the earliest timer. When there is no timer either and
-// the root task is not done, the world hangs: that, and a world that does not come to an end, prints the seed and aborts
-// (a frame that waits cannot be destroyed, so the test process cannot go on).
-// What this cannot show: races between instructions of two threads. TSan over the real loops is for those.
+// One step: draw a shard that can run, or a waiting blocking job, and give it a turn in which at
+// most a few coroutines go on, in drawn order. So every interleaving of shards at the points where
+// coroutines suspend can happen, and the same seed gives the same one. When nothing can run the
+// clock jumps to the earliest timer. When there is no timer either and the root task is not done,
+// the world hangs: that, and a world that does not come to an end, prints the seed and aborts (a
+// frame that waits cannot be destroyed, so the test process cannot go on). What this cannot show:
+// races between instructions of two threads. TSan over the real loops is for those.
 #pragma once
 
 #include <cstdint>
@@ -51,8 +53,8 @@ class SimWorld {
   uint64_t draw_seed() { return random_.next(); }
   uint64_t steps() const { return steps_; }
 
-  // Runs make(shard), which gives a Task<T>, as the root task of a shard until it is done and nothing else can run.
-  // `make` lives until then.
+  // Runs make(shard), which gives a Task<T>, as the root task of a shard until it is done and
+  // nothing else can run. `make` lives until then.
   template <class F>
   auto run_on(uint32_t index, F make)
       -> Result<typename std::invoke_result_t<F&, Shard&>::value_type>;

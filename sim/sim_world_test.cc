@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// The simulated world: results, virtual time, drawn orders, hangs.
 #include "sim/sim_world.h"
 
 #include <gtest/gtest.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// main() of every test executable. A test that fails, or ends the process, names the seed of the newest simulated world, and
-// how to run it again.
+// main() of every test executable. A test that fails, or ends the process, names the seed of the
+// newest simulated world, and how to run it again.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
