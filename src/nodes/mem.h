@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// mem: a storage in memory, for tests, benches and scratch disks. It grows with writes and takes memory only for what was
-// written (nodes/sparse_memory.h). Nothing of it survives the process.
+// mem: a storage in memory, for tests, benches and scratch disks. It grows with writes and takes
+// memory only for what was written (nodes/sparse_memory.h). Nothing of it survives the process.
 //
 //   driver=mem,size=8T,block_size=512
 //
-// MemContent is the bytes; a MemNode is one opening of them, so that a test can close an image and open it again. Queues of
-// several shards may work at once, on overlapping ranges too (which are then atomic by 64 KiB chunks at the most).
-// Transfers of more than kMemPieceBytes let the shard's other work run in between.
+// MemContent is the bytes; a MemNode is one opening of them, so that a test can close an image and
+// open it again. Queues of several shards may work at once, on overlapping ranges too (which are
+// then atomic by 64 KiB chunks at the most). Transfers of more than kMemPieceBytes let the shard's
+// other work run in between.
 #pragma once
 
 #include <atomic>

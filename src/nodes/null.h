@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// null: a storage that reads as zeros and forgets what is written, for measuring everything above it.
+// null: a storage that reads as zeros and forgets what is written, for measuring everything above
+// it.
 //
 //   driver=null,size=2G            (default 1 GiB; a write further out makes it larger)
 //

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// null keeps nothing but its size.
 #include "nodes/null.h"
 
 #include <gtest/gtest.h>

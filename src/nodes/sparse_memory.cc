@@ -84,7 +84,8 @@ SparseMemory::~SparseMemory() {
   }
 }
 
-// The slot of chunk number `chunk`; null where no table for it exists: then nothing below chunk number `absent_until` does.
+// The slot of chunk number `chunk`; null where no table for it exists: then nothing below chunk
+// number `absent_until` does.
 SparseMemory::Slot* SparseMemory::find_slot(uint64_t chunk, uint64_t& absent_until) const {
   const Middle* middle = root_[chunk >> (2 * kTableBits)].load(std::memory_order_acquire);
   if (!middle) {

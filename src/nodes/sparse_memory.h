@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// SparseMemory: bytes by offset, of which only the chunks that were written take memory. What `mem` keeps its content in; an
-// 8 TiB one that nobody wrote to is a table of 4096 empty slots.
+// SparseMemory: bytes by offset, of which only the chunks that were written take memory. What `mem`
+// keeps its content in; an 8 TiB one that nobody wrote to is a table of 4096 empty slots.
 //
 //   offset  [ 12 bits ][ 12 bits ][ 12 bits ][ 16 bits ]
 //            root       middle     leaf       byte in the chunk of 64 KiB         (4 PiB in all)
 //
-// Any thread may call anything at any time. Tables are only ever added (one compare-and-swap) and live as long as the whole.
-// A chunk's slot holds its address and, in the lowest bit, whether somebody is using the chunk just now: every access takes
-// that bit for the length of one memcpy (at most 64 KiB, some 5 us), so disjoint ranges written at once are safe even
-// within a chunk, a chunk can be freed by whoever zeroes all of it, and overlapping accesses are atomic chunk by chunk.
+// Any thread may call anything at any time. Tables are only ever added (one compare-and-swap) and
+// live as long as the whole. A chunk's slot holds its address and, in the lowest bit, whether
+// somebody is using the chunk just now: every access takes that bit for the length of one memcpy
+// (at most 64 KiB, some 5 us), so disjoint ranges written at once are safe even within a chunk, a
+// chunk can be freed by whoever zeroes all of it, and overlapping accesses are atomic chunk by
+// chunk.
 #pragma once
 
 #include <array>
@@ -39,8 +41,9 @@ class SparseMemory {
   void write(HostOffset offset, Bytes source);
   // Reads as zeros afterwards; chunks that lie wholly in the range are given back.
   void zero(HostRange range);
-  // Whether the bytes from range.offset on were never written (or zeroed by whole chunks), and how far that holds. Looks at
-  // no more than kChunksLookedAt chunks that take memory, so the answer may be shorter than the truth.
+  // Whether the bytes from range.offset on were never written (or zeroed by whole chunks), and how
+  // far that holds. Looks at no more than kChunksLookedAt chunks that take memory, so the answer
+  // may be shorter than the truth.
   StorageExtent find_extent(HostRange range) const;
   uint64_t allocated_bytes() const { return chunks_.load(std::memory_order_relaxed) * kChunkBytes; }
 
