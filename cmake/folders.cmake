@@ -53,12 +53,20 @@ function(rd_add_library folder)
   target_link_libraries(rd_everything INTERFACE rd_${folder})
 endfunction()
 
+# What every executable gets besides its own sources.
+function(rd_add_sanitizer_options target)
+  if(TARGET rd_sanitizer_options)
+    target_link_libraries(${target} PRIVATE rd_sanitizer_options)
+  endif()
+endfunction()
+
 # An executable for developers: sees src/, the repository's root (for sim/…) and every library of
 # the project.
 function(rd_add_tool name)
   add_executable(${name} ${ARGN})
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}/src" "${CMAKE_SOURCE_DIR}")
   target_link_libraries(${name} PRIVATE rd_everything)
+  rd_add_sanitizer_options(${name})
   rd_strict(${name})
 endfunction()
 
@@ -69,7 +77,7 @@ function(rd_add_test folder)
     TEST_PREFIX "${folder}/"
     DISCOVERY_MODE PRE_TEST
     DISCOVERY_TIMEOUT 60
-    PROPERTIES TIMEOUT ${RD_TEST_TIMEOUT} LABELS unit ENVIRONMENT "${RD_TEST_ENVIRONMENT}")
+    PROPERTIES TIMEOUT ${RD_TEST_TIMEOUT} LABELS unit)
 endfunction()
 
 function(rd_add_fuzzer source)
@@ -86,7 +94,7 @@ function(rd_add_fuzzer source)
   rd_add_tool(${name} "${source}" "${CMAKE_SOURCE_DIR}/fuzz/replay_main.cc")
   add_test(NAME "fuzz/${name}" COMMAND ${name} "${CMAKE_SOURCE_DIR}/fuzz/corpus/${name}")
   set_tests_properties("fuzz/${name}" PROPERTIES
-    LABELS fuzz TIMEOUT ${RD_TEST_TIMEOUT} ENVIRONMENT "${RD_TEST_ENVIRONMENT}")
+    LABELS fuzz TIMEOUT ${RD_TEST_TIMEOUT})
 endfunction()
 
 # --- the folders ----------------------------------------------------------------------------------
@@ -135,6 +143,7 @@ if(rd_main AND (NOT RD_ONLY OR "app" IN_LIST RD_ONLY))
   add_executable(ringdisk "${rd_main}")
   target_include_directories(ringdisk PRIVATE "${CMAKE_SOURCE_DIR}/src")
   target_link_libraries(ringdisk PRIVATE rd_everything)
+  rd_add_sanitizer_options(ringdisk)
   rd_strict_library(ringdisk)
 endif()
 

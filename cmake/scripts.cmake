@@ -8,8 +8,7 @@ find_program(RD_PYTHON python3 PATHS /usr/bin NO_DEFAULT_PATH)
 find_program(RD_PYTHON python3 REQUIRED)
 
 function(rd_add_python_tests folder label timeout_seconds)
-  set(environment "RINGDISK=${CMAKE_BINARY_DIR}/ringdisk" "RD_VARIANT=${RD_VARIANT}"
-    ${RD_TEST_ENVIRONMENT})
+  set(environment "RINGDISK=${CMAKE_BINARY_DIR}/ringdisk" "RD_VARIANT=${RD_VARIANT}")
   file(GLOB tests CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/${folder}/*_test.py")
   foreach(test IN LISTS tests)
     get_filename_component(name "${test}" NAME_WE)

@@ -18,7 +18,6 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
 endif()
 
 set(RD_TEST_TIMEOUT 60)    # seconds, one test
-set(RD_TEST_ENVIRONMENT "")
 set(asan_and_ubsan -fsanitize=address,undefined -fno-sanitize-recover=all)
 
 if(RD_VARIANT STREQUAL "release" OR RD_VARIANT STREQUAL "gcc")
@@ -45,10 +44,7 @@ endif()
 
 if(RD_VARIANT MATCHES "^(asan|tsan|fuzz)$")
   set(RD_TEST_TIMEOUT 240)
-  list(APPEND RD_TEST_ENVIRONMENT
-    "UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1"
-    "ASAN_OPTIONS=detect_stack_use_after_return=1:check_initialization_order=1"
-    "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1")
+  add_library(rd_sanitizer_options OBJECT "${CMAKE_SOURCE_DIR}/cmake/sanitizer_options.cc")
   # The sanitizers of clang 16 cannot place their shadow memory where the kernel randomises with
   # more than 28 bits; there, tests run with randomisation off.
   set(rnd_bits 28)
