@@ -47,7 +47,7 @@ void StopSignals::take_signal(CancelSource& source) {
 }
 
 Task<void> StopSignals::watch(Shard& shard, CancelSource& source, CancelToken token) {
-  while (received_ == 0) {
+  while (is_started() && received_ == 0) {
     Result<void> ready =
         co_await wait_until_ready(shard, signals_.get(), IoOpcode::kPollIn, token).result();
     if (token.is_cancelled()) co_return;

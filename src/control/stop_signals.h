@@ -27,7 +27,10 @@ class StopSignals {
   // Blocks the signals and SIGPIPE in the calling thread and all that it starts later.
   Result<void> start();
 
-  // Cancels `source` when a signal comes. Ends then, or without an error when `token` is cancelled.
+  bool is_started() const { return signals_.get() >= 0; }
+
+  // Cancels `source` when a signal comes. Ends then, at once if not started, or without an error
+  // when `token` is cancelled.
   Task<void> watch(Shard& shard, CancelSource& source, CancelToken token);
 
   // The signal that came, or 0.

@@ -49,6 +49,8 @@ class BenchJob {
   Task<Duration> run(CancelToken cancel);
   // How many shards work.
   uint32_t shards_used() const { return shards_used_; }
+  // How many requests have been drawn. Any thread.
+  uint64_t started() const { return next_.load(std::memory_order_relaxed); }
 
  private:
   friend class BenchLane;

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// ringdisk convert: one or several images, laid end to end, into another one.
+#include "app/convert_request.h"
+#include "app/create_image.h"
+#include "app/images.h"
+#include "app/long_job.h"
+#include "app/program.h"
+#include "base/diagnostics.h"
+#include "jobs/copy.h"
+#include "runtime/blocking_pool.h"
+
+namespace ringdisk {
+namespace {
+
+// As a shell reports a process that a signal ended.
+constexpr int kExitSignal = 128;
+
+using Devices = std::vector<std::shared_ptr<DeviceNode>>;
+
+Task<void> open_sources(Program& program, ConvertRequest& request, Devices& sources) {
+  OpenMode mode;
+  mode.read_only = true;
+  mode.share = request.share;
+  mode.cache = request.source_cache;
+  Graph graph = program.graph();
+  for (ImageName& name : request.sources) {
+    std::shared_ptr<DeviceNode> source = co_await graph.open(name, mode);
+    sources.push_back(std::move(source));
+  }
+}
+
+// The first error among closings; all are closed.
+Task<void> close_all(Devices& devices) {
+  Result<void> all;
+  for (const std::shared_ptr<DeviceNode>& device : devices) {
+    Result<void> closed = co_await device->close().result();
+    if (all.ok()) all = std::move(closed);
+  }
+  devices.clear();
+  co_await std::move(all);
+}
+
+ByteCount total_size(const Devices& sources) {
+  ByteCount total;
+  for (const auto& source : sources) total += source->size();
+  return total;
+}
+
+// Nobody wants to lose the source for the target.
+Task<void> refuse_same_file(Program& program, const ConvertRequest& request) {
+  auto compare = [&](Blocking token) -> Result<void> {
+    for (const ImageName& source : request.sources) {
+      if (!is_same_file(token, source.text(), request.target.text())) continue;
+      return usage_error(program.diagnostics(),
+                         request.target.text() + ": is both source and target");
+    }
+    return {};
+  };
+  co_await run_blocking(program.world.blocking, compare);
+}
+
+Task<std::shared_ptr<DeviceNode>> open_target(Program& program, const ConvertRequest& request,
+                                              ByteCount wanted) {
+  OpenMode mode;
+  mode.cache = request.target_cache;
+  ImageName name = request.target;
+  if (!request.keeps_target) name.format = request.new_target.admin->name();
+  Graph graph = program.graph();
+  std::shared_ptr<DeviceNode> target = co_await graph.open(std::move(name), mode);
+  if (target->size() >= wanted) co_return std::move(target);
+  Error error = program.diagnostics().explain(
+      Error::of(ErrorKind::kInvalid, "convert"), target->id(),
+      "is smaller than the source (" + std::to_string(target->size().value()) + " bytes, needed " +
+          std::to_string(wanted.value()) + ")");
+  Result<void> closed = co_await target->close().result();
+  static_cast<void>(closed.ok());
+  co_return error;
+}
+
+// A new regular file, and new clusters of any format, read as zeros; a device holds what it held.
+Task<bool> target_reads_zero(Program& program, const ConvertRequest& request, DeviceNode& target) {
+  if (request.target_is_zero) co_return true;
+  if (request.keeps_target || !request.new_target.backing_name.empty()) co_return false;
+  if (!target.format().limits().maps_directly) co_return true;
+  auto kind = [&](Blocking token) -> Result<PathKind> {
+    return kind_of_path(token, request.new_target.filename);
+  };
+  PathKind kind_of_target = co_await run_blocking(program.world.blocking, kind);
+  co_return kind_of_target == PathKind::kRegularFile;
+}
+
+Task<void> copy(Program& program, const ConvertRequest& request, const Devices& sources,
+                DeviceNode& target) {
+  CopyOptions options;
+  options.sparse_bytes = request.sparse_bytes;
+  options.requests_in_flight = request.requests_in_flight;
+  options.target_has_backing = !request.new_target.backing_name.empty();
+  options.target_reads_zero = co_await target_reads_zero(program, request, target);
+  std::vector<DeviceNode*> pointers;
+  for (const auto& source : sources) pointers.push_back(source.get());
+  CopyJob job(program.world, std::move(pointers), target, options);
+  ProgressReporter reporter(
+      request.progress, [&job] { return job.done_bytes(); }, [&job] { return job.total_bytes(); });
+  CancelSource stop;
+  auto body = [&job](CancelToken token) { return job.run(token); };
+  co_await run_long_job(program, reporter, stop, body);
+}
+
+// Sets `is_touched` as soon as the target may hold other bytes than before.
+Task<void> fill_target(Program& program, const ConvertRequest& request, const Devices& sources,
+                       bool& is_touched) {
+  std::shared_ptr<DeviceNode> target = co_await open_target(program, request, total_size(sources));
+  is_touched = true;
+  Result<void> copied = co_await copy(program, request, sources, *target).result();
+  Result<void> closed = co_await target->close().result();
+  co_await std::move(copied);
+  co_await std::move(closed);
+}
+
+// What failed on the way leaves no half image behind, or says that it does.
+Task<void> clear_up(Program& program, const ConvertRequest& request) {
+  const std::string filename = request.target.text();
+  auto find_kind = [&](Blocking token) -> Result<PathKind> {
+    return kind_of_path(token, filename);
+  };
+  PathKind kind = co_await run_blocking(program.world.blocking, find_kind);
+  if (!request.keeps_target && kind == PathKind::kRegularFile) {
+    co_await remove_file(program, filename);
+    co_return;
+  }
+  program.console.remark("ringdisk: " + filename +
+                         ": holds only a part of the source; convert again before using it\n");
+}
+
+Task<void> convert_opened(Program& program, ConvertRequest& request, const Devices& sources) {
+  bool is_touched = !request.keeps_target;
+  if (!request.keeps_target) {
+    co_await refuse_same_file(program, request);
+    request.new_target.size = total_size(sources);
+    co_await create_image(program, request.new_target);
+  }
+  Result<void> filled = co_await fill_target(program, request, sources, is_touched).result();
+  if (!filled.ok() && is_touched) {
+    Result<void> cleared = co_await clear_up(program, request).result();
+    static_cast<void>(cleared.ok());
+  }
+  co_await std::move(filled);
+}
+
+Task<int> run(Program& program, const Arguments& arguments) {
+  if (wants_option_help(arguments.values("o"))) {
+    FormatAdmin* admin = co_await program.find_admin(arguments.value("O").value_or("raw"));
+    program.console.write(option_help(*admin));
+    co_return 0;
+  }
+  ConvertRequest request = co_await read_convert_request(program, arguments);
+  Devices sources;
+  Result<void> done = co_await open_sources(program, request, sources).result();
+  if (done.ok()) done = co_await convert_opened(program, request, sources).result();
+  Result<void> closed = co_await close_all(sources).result();
+  if (!done.ok() && done.error().kind == ErrorKind::kCancelled) {
+    program.console.remark("ringdisk: convert was interrupted\n");
+    co_return kExitSignal + program.stop_signals.received();
+  }
+  co_await std::move(done);
+  co_await std::move(closed);
+  co_return 0;
+}
+
+}  // namespace
+
+Command convert_command() {
+  Command command;
+  command.name = "convert";
+  command.summary = "copy images into another one, of any format";
+  command.synopsis =
+      "[-f FMT] [-O FMT] [-o OPTIONS] [-B BACKING -F FMT] [-n] [-p] [-q] [-S SIZE]\n"
+      "                [-t CACHE] [-T CACHE] [-m N] [-W] [-U] FILE [FILE ...] TARGET";
+  command.text =
+      "Copies the disk FILE (several are laid end to end) into the new image TARGET. Zeros are\n"
+      "found and left out. With -n TARGET exists already and its old content is replaced.\n"
+      "Unless -t says otherwise the target is in the page cache when this ends, not yet on the\n"
+      "disk (cache mode unsafe, as qemu-img convert has it); -t writeback makes it durable.\n"
+      "When it fails or is interrupted a target that it made is removed again.\n";
+  command.examples =
+      "  ringdisk convert -p -O qcow2 disk.raw disk.qcow2\n"
+      "  ringdisk convert -f qcow2 -O raw -t writeback disk.qcow2 disk.raw\n"
+      "  ringdisk convert -n -O raw disk.qcow2 /dev/vg/disk\n";
+  command.options = convert_options();
+  command.stops_cleanly = true;
+  command.run = &run;
+  return command;
+}
+
+}  // namespace ringdisk

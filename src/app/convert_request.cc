@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// The options of convert: their table, and the rules among them.
+#include "app/convert_request.h"
+
+#include <array>
+#include <bit>
+
+#include "app/images.h"
+#include "app/long_job.h"
+#include "base/diagnostics.h"
+
+namespace ringdisk {
+namespace {
+
+constexpr uint64_t kSectorBytes = 512;
+constexpr uint64_t kSparseBytesMax = 16 * limits::kMiB;
+constexpr uint64_t kRequestsMax = 1024;
+
+constexpr std::array<OptionSpec, 25> kOptions = {{
+    {'f', "", "FMT", "format of the source (default: found by its first bytes)"},
+    {'O', "", "FMT", "format of the target (default: raw)"},
+    {'o', "", "OPTIONS", "options of the target's format, a=b,c=d; '-o help' lists them"},
+    {'B', "", "FILE", "the target's backing image; only what it lacks is copied"},
+    {'b', "", "FILE", "the same as -B"},
+    {'F', "", "FMT", "format of the backing image"},
+    {'n', "", "", "the target exists: do not make it anew"},
+    {0, "target-is-zero", "", "with -n: the target reads as zeros, so zeros need no writing"},
+    {'p', "", "", "show progress"},
+    {0, "progress", "FORM", "progress as bar, json (one object a line) or none"},
+    {'q', "", "", "print nothing but errors"},
+    {'S', "", "SIZE", "leave out zeros of so many bytes at a time (default 4k; 0: write all)"},
+    {'t', "", "CACHE", "cache mode of the target (default: unsafe)"},
+    {'T', "", "CACHE", "cache mode of the source (default: writeback)"},
+    {'m', "", "N", "at most N requests in flight (default: 8 a core)"},
+    {'W', "", "", "write in any order (accepted; it is the default here)"},
+    {'U', "force-share", "", "do not insist on the source's lock"},
+    {0, "image-opts", "", "sources are descriptions: driver=qcow2,file.filename=x"},
+    {0, "target-image-opts", "", "so is the target (needs -n)"},
+    {'c', "", "", "compressing is not supported yet"},
+    {'C', "", "", "copy offloading is not supported"},
+    {'l', "", "SNAPSHOT", "converting a snapshot is not supported yet"},
+    {'r', "", "RATE", "a rate limit is not supported yet"},
+    {0, "bitmaps", "", "copying bitmaps is not supported yet"},
+    {0, "salvage", "", "reading past errors is not supported yet"},
+}};
+
+Result<void> refuse_unsupported(const Arguments& arguments, Diagnostics& diagnostics) {
+  for (std::string_view key : {"c", "C", "l", "r", "bitmaps", "salvage"}) {
+    if (!arguments.has(key)) continue;
+    return diagnostics.explain(
+        Error::of(ErrorKind::kUnsupported, "convert"),
+        std::string(key.size() == 1 ? "-" : "--") + std::string(key) + " is not supported");
+  }
+  return {};
+}
+
+Result<uint64_t> sparse_argument(const Arguments& arguments, Diagnostics& diagnostics) {
+  ASSIGN_OR_RETURN(uint64_t bytes,
+                   size_argument(arguments, "S", 4096, 0, kSparseBytesMax, diagnostics));
+  if (bytes % kSectorBytes != 0) {
+    return usage_error(diagnostics, "-S is a multiple of 512, up to 16M, or 0 to write all");
+  }
+  return bytes == 0 ? 0 : std::bit_floor(bytes);
+}
+
+Result<void> read_names(const Arguments& arguments, ConvertRequest& request,
+                        Diagnostics& diagnostics) {
+  const std::vector<std::string>& names = arguments.names();
+  if (names.size() < 2) {
+    return usage_error(diagnostics, "expecting the name of a source and of a target");
+  }
+  for (size_t i = 0; i + 1 < names.size(); ++i) {
+    ASSIGN_OR_RETURN(ImageName source, source_argument(arguments, names[i], diagnostics));
+    request.sources.push_back(std::move(source));
+  }
+  const bool is_description = arguments.has("target-image-opts");
+  if (is_description && !request.keeps_target) {
+    return usage_error(diagnostics, "--target-image-opts needs -n");
+  }
+  std::optional<std::string> format = arguments.value("O");
+  if (!format && !is_description) format = "raw";
+  ASSIGN_OR_RETURN(request.target,
+                   parse_image_name(names.back(), format, is_description, diagnostics));
+  return {};
+}
+
+Result<void> read_target(Program& program, const Arguments& arguments, ConvertRequest& request) {
+  Diagnostics& diagnostics = program.diagnostics();
+  NewImage& target = request.new_target;
+  target.filename = request.target.filename;
+  const bool has_backing = arguments.has("B") || arguments.has("b");
+  if (request.keeps_target) {
+    if (arguments.has("o")) return usage_error(diagnostics, "-o and -n exclude each other");
+    if (has_backing) return usage_error(diagnostics, "-B and -n exclude each other");
+    return {};
+  }
+  if (request.target_is_zero) return usage_error(diagnostics, "--target-is-zero needs -n");
+  ASSIGN_OR_RETURN(target.admin, program.find_admin(arguments.value("O").value_or("raw")));
+  ASSIGN_OR_RETURN(target.options, new_image_options(arguments.values("o"), diagnostics));
+  return take_backing(arguments, arguments.has("b") ? "b" : "B", target, diagnostics);
+}
+
+}  // namespace
+
+std::span<const OptionSpec> convert_options() { return kOptions; }
+
+Result<ConvertRequest> read_convert_request(Program& program, const Arguments& arguments) {
+  Diagnostics& diagnostics = program.diagnostics();
+  ConvertRequest request;
+  RETURN_IF_ERROR(refuse_unsupported(arguments, diagnostics));
+  request.keeps_target = arguments.has("n");
+  request.target_is_zero = arguments.has("target-is-zero");
+  request.share = arguments.has("force-share");
+  ASSIGN_OR_RETURN(request.source_cache,
+                   cache_argument(arguments, "T", CacheMode::kWriteback, diagnostics));
+  ASSIGN_OR_RETURN(request.target_cache,
+                   cache_argument(arguments, "t", CacheMode::kUnsafe, diagnostics));
+  ASSIGN_OR_RETURN(request.sparse_bytes, sparse_argument(arguments, diagnostics));
+  ASSIGN_OR_RETURN(uint64_t requests,
+                   size_argument(arguments, "m", 0, 1, kRequestsMax, diagnostics));
+  request.requests_in_flight = static_cast<uint32_t>(requests);
+  RETURN_IF_ERROR(read_names(arguments, request, diagnostics));
+  RETURN_IF_ERROR(read_target(program, arguments, request));
+  ASSIGN_OR_RETURN(request.progress, progress_options(program, arguments, "convert"));
+  return request;
+}
+
+}  // namespace ringdisk

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Adding a driver to ringdisk ends with one line here.
+#include "app/drivers.h"
+
+#include "nodes/delay.h"
+#include "nodes/fault.h"
+#include "nodes/mem.h"
+#include "nodes/null.h"
+#include "nodes/raw.h"
+#include "nodes/raw_admin.h"
+
+namespace ringdisk {
+
+Drivers make_drivers() {
+  Drivers drivers;
+  drivers.storages.push_back(mem_driver());
+  drivers.storages.push_back(null_driver());
+  drivers.formats.push_back(raw_driver());
+  return drivers;
+}
+
+std::vector<std::unique_ptr<FormatAdmin>> make_format_admins() {
+  std::vector<std::unique_ptr<FormatAdmin>> admins;
+  admins.push_back(std::make_unique<RawAdmin>());
+  return admins;
+}
+
+}  // namespace ringdisk

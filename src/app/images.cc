@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+// Naming and opening of images for all commands.
+#include "app/images.h"
+
+#include <sys/stat.h>
+
+#include "base/diagnostics.h"
+#include "runtime/shard.h"
+
+namespace ringdisk {
+namespace {
+
+constexpr std::string_view kFilePrefix = "file:";
+
+// The storage's options of a description: file.*, or those of a bare storage.
+Options take_storage_options(ImageName& name) {
+  Options storage;
+  if (name.options.empty()) {
+    storage.set("filename", name.filename);
+    return storage;
+  }
+  storage = name.options.take_group("file");
+  if (std::optional<std::string> filename = name.options.take("filename")) {
+    storage.set("filename", *filename);
+  }
+  return storage;
+}
+
+Task<void> find_format(Program& program, Graph& graph, ImageFile& image) {
+  if (image.format.empty()) image.format = co_await graph.probe_format(*image.storage);
+  image.admin = co_await program.find_admin(image.format);
+}
+
+}  // namespace
+
+Result<FormatAdmin*> Program::find_admin(std::string_view name) const {
+  std::string known;
+  for (FormatAdmin* admin : admins) {
+    if (admin->name() == name) return admin;
+    known += (known.empty() ? "" : ", ") + std::string(admin->name());
+  }
+  return usage_error(diagnostics(),
+                     "unknown file format '" + std::string(name) + "'; there are: " + known);
+}
+
+Result<ImageName> parse_image_name(std::string_view word, std::optional<std::string> format,
+                                   bool is_description, Diagnostics& diagnostics) {
+  ImageName name;
+  if (is_description) {
+    if (format) {
+      return usage_error(diagnostics, "--image-opts and -f exclude each other; write driver=" +
+                                          *format + " in the description");
+    }
+    ASSIGN_OR_RETURN(name.options, Options::parse(word, diagnostics));
+    return name;
+  }
+  name.format = format.value_or("");
+  name.filename = word;
+  if (word.starts_with(kFilePrefix)) {
+    name.filename = word.substr(kFilePrefix.size());
+  } else if (has_protocol_prefix(word)) {
+    const std::string protocol(word.substr(0, word.find(':')));
+    return usage_error(diagnostics, std::string(word) + ": protocol '" + protocol +
+                                        "' is not supported; for a file of that name write './" +
+                                        std::string(word) + "'");
+  }
+  return name;
+}
+
+Result<ImageName> source_argument(const Arguments& arguments, std::string_view word,
+                                  Diagnostics& diagnostics) {
+  return parse_image_name(word, arguments.value("f"), arguments.has("image-opts"), diagnostics);
+}
+
+Result<CacheMode> cache_argument(const Arguments& arguments, std::string_view key,
+                                 CacheMode otherwise, Diagnostics& diagnostics) {
+  const std::optional<std::string> text = arguments.value(key);
+  if (!text) return otherwise;
+  Result<CacheMode> mode = parse_cache_mode(*text);
+  if (mode.ok()) return mode;
+  return usage_error(diagnostics, "invalid cache mode '" + *text +
+                                      "'; there are: none, writeback, writethrough, directsync, "
+                                      "unsafe");
+}
+
+Result<bool> wants_json(const Arguments& arguments, Diagnostics& diagnostics) {
+  const std::string format = arguments.value("output").value_or("human");
+  if (format == "json") return true;
+  if (format == "human") return false;
+  return usage_error(diagnostics, "--output is human or json, not '" + format + "'");
+}
+
+Result<std::string> single_name(const Arguments& arguments, Diagnostics& diagnostics) {
+  if (arguments.names().size() == 1) return arguments.names().front();
+  return usage_error(diagnostics, "expecting one image file name, not " +
+                                      std::to_string(arguments.names().size()));
+}
+
+Task<ImageFile> open_image_file(Program& program, ImageName name, OpenMode mode) {
+  Graph graph = program.graph();
+  ImageFile image;
+  image.name = name.text();
+  image.format = name.format;
+  if (std::optional<std::string> driver = name.options.take("driver")) {
+    if (graph.find_storage(*driver)) {
+      name.options.set("file.driver", *driver);
+    } else {
+      image.format = *driver;
+    }
+  }
+  if (!image.format.empty()) image.admin = co_await program.find_admin(image.format);
+  Options storage = take_storage_options(name);
+  if (storage.get("driver").value_or("file") == "file") {
+    image.filename = storage.get("filename").value_or("");
+  }
+  image.storage = co_await graph.open_storage(std::move(storage), mode);
+  Result<void> found = co_await find_format(program, graph, image).result();
+  if (!found.ok()) {
+    // How it closes adds nothing to why it could not be used.
+    Result<void> closed = co_await image.storage->node->close().result();
+    static_cast<void>(closed.ok());
+    co_return found.error();
+  }
+  co_return std::move(image);
+}
+
+Task<ImageDescription> describe_image(Program& program, ImageName name, OpenMode mode) {
+  ImageFile image = co_await open_image_file(program, std::move(name), mode);
+  Result<ImageDescription> described =
+      co_await image.admin->describe(program.world, *image.storage).result();
+  Result<void> closed = co_await image.storage->node->close().result();
+  if (described.ok() && !closed.ok()) co_return closed.error();
+  co_return std::move(described);
+}
+
+std::string path_beside(std::string_view image, std::string_view named) {
+  const size_t slash = image.rfind('/');
+  if (named.starts_with('/') || slash == std::string_view::npos) return std::string(named);
+  return std::string(image.substr(0, slash + 1)) + std::string(named);
+}
+
+bool is_same_file(Blocking, const std::string& one, const std::string& other) {
+  struct stat first, second;
+  return stat(one.c_str(), &first) == 0 && stat(other.c_str(), &second) == 0 &&
+         first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+PathKind kind_of_path(Blocking, const std::string& path) {
+  struct stat status;
+  if (stat(path.c_str(), &status) != 0) return PathKind::kAbsent;
+  return S_ISREG(status.st_mode) ? PathKind::kRegularFile : PathKind::kOther;
+}
+
+}  // namespace ringdisk

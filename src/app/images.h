@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Images as commands name them: from -f, --image-opts, -T, -U and a word to something opened. Two
+// ways to open: as a disk with its backing chain (Graph::open), or as one file alone, for commands
+// that only look at what an image says of itself (info, check) and so open no other file.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "app/program.h"
+
+namespace ringdisk {
+
+// What `word` names: a file name (with or without "file:"; other protocols are refused), or with
+// `is_description` options such as driver=qcow2,file.filename=disk.qcow2.
+Result<ImageName> parse_image_name(std::string_view word, std::optional<std::string> format,
+                                   bool is_description, Diagnostics& diagnostics);
+
+// As above from a command's -f and --image-opts.
+Result<ImageName> source_argument(const Arguments& arguments, std::string_view word,
+                                  Diagnostics& diagnostics);
+
+Result<CacheMode> cache_argument(const Arguments& arguments, std::string_view key,
+                                 CacheMode otherwise, Diagnostics& diagnostics);
+
+// `text` of --output: "human" (false) or "json" (true).
+Result<bool> wants_json(const Arguments& arguments, Diagnostics& diagnostics);
+
+// The one name a command takes.
+Result<std::string> single_name(const Arguments& arguments, Diagnostics& diagnostics);
+
+// One image file, opened alone. Its user closes it: co_await image.storage->node->close().
+struct ImageFile {
+  std::string name;      // as the user would recognise it
+  std::string filename;  // empty: it is no local file
+  std::string format;
+  FormatAdmin* admin = nullptr;
+  std::unique_ptr<SharedStorage> storage;
+};
+Task<ImageFile> open_image_file(Program& program, ImageName name, OpenMode mode);
+
+// What the image file `name` says of itself; opened and closed in between.
+Task<ImageDescription> describe_image(Program& program, ImageName name, OpenMode mode);
+
+// `named` as seen from the directory of `image`: where a relative backing file lies.
+std::string path_beside(std::string_view image, std::string_view named);
+
+// Whether both paths are the same existing file.
+bool is_same_file(Blocking token, const std::string& one, const std::string& other);
+// What lies at a path, links followed.
+enum class PathKind : uint8_t { kAbsent, kRegularFile, kOther };
+PathKind kind_of_path(Blocking token, const std::string& path);
+
+}  // namespace ringdisk

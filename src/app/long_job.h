@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// Running what takes long: beside it a reporter of its progress and a watch for stop signals, which
+// cancel it. Both end with it.
+//
+//   CancelSource stop;
+//   auto body = [&](CancelToken token) { return job.run(token); };
+//   co_await run_long_job(program, reporter, stop, body);
+#pragma once
+
+#include "app/program.h"
+#include "async/scope.h"
+#include "control/progress.h"
+#include "runtime/shard.h"
+
+namespace ringdisk {
+
+// What -p, -q and --progress=FORM ask for. Without any of them a bar appears on a terminal once the
+// job has taken a second.
+Result<ProgressOptions> progress_options(Program& program, const Arguments& arguments,
+                                         std::string_view job);
+
+namespace long_job_internal {
+template <class F>
+Task<void> run_beside_watchers(Scope& scope, Program& program, ProgressReporter& reporter,
+                               CancelSource& stop, F& body) {
+  Shard& shard = Shard::current();
+  scope.spawn(program.stop_signals.watch(shard, stop, scope.token()));
+  scope.spawn(reporter.watch(shard, scope.token()));
+  Result<void> done = co_await body(stop.token()).result();
+  scope.cancel();
+  reporter.finish(done.ok());
+  co_await std::move(done);
+}
+}  // namespace long_job_internal
+
+// Runs `body(token)`, which gives a Task<void>. On shard 0.
+template <class F>
+Task<void> run_long_job(Program& program, ProgressReporter& reporter, CancelSource& stop, F body) {
+  auto beside = [&](Scope& scope) {
+    return long_job_internal::run_beside_watchers(scope, program, reporter, stop, body);
+  };
+  co_await with_scope(beside);
+}
+
+}  // namespace ringdisk

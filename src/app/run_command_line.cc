@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// From words to an exit status. Reading comes first, so that a mistyped option costs no threads.
+#include <cinttypes>
+#include <cstdio>
+#include <memory>
+
+#include "app/drivers.h"
+#include "app/program.h"
+#include "base/diagnostics.h"
+#include "base/limits.h"
+#include "control/process_world.h"
+
+namespace ringdisk {
+namespace {
+
+constexpr int kExitFailed = 1;
+
+void print_error(const Diagnostics& diagnostics, const Error& error) {
+  fprintf(stderr, "ringdisk: %s\n", diagnostics.describe(error).c_str());
+}
+
+int print_text(const std::string& text) {
+  Console console;
+  console.write(text);
+  return console.flush().ok() ? 0 : kExitFailed;
+}
+
+int unknown_command(std::string_view name) {
+  fprintf(stderr, "ringdisk: there is no command '%.*s'; 'ringdisk help' lists them\n",
+          static_cast<int>(name.size()), name.data());
+  return kExitFailed;
+}
+
+Result<ProcessWorldOptions> world_options(const Command& command, const Arguments& arguments,
+                                          const Environment& environment,
+                                          Diagnostics& diagnostics) {
+  ProcessWorldOptions options;
+  ASSIGN_OR_RETURN(uint64_t threads,
+                   size_argument(arguments, "threads", 0, 1, limits::kShardsMax, diagnostics));
+  options.runtime.shards = static_cast<uint32_t>(threads);
+  if (command.one_shard) options.runtime.shards = 1;
+  if (environment.loop == "uring") {
+    options.runtime.loop = LoopKind::kUring;
+  } else if (environment.loop == "epoll") {
+    options.runtime.loop = LoopKind::kEpoll;
+  } else if (!environment.loop.empty()) {
+    return usage_error(diagnostics,
+                       "RINGDISK_LOOP is uring or epoll, not '" + environment.loop + "'");
+  }
+  const size_t verbose = arguments.count("verbose");
+  if (verbose > 0) options.log_level = verbose > 1 ? LogLevel::kDebug : LogLevel::kInfo;
+  return options;
+}
+
+void allow_paths(OpenGate& gate, const Arguments& arguments, std::string_view from_environment) {
+  for (std::string& directory : arguments.values("allow-path")) gate.allow_below(directory);
+  while (!from_environment.empty()) {
+    const size_t colon = from_environment.find(':');
+    const std::string_view directory = from_environment.substr(0, colon);
+    if (!directory.empty()) gate.allow_below(std::string(directory));
+    from_environment.remove_prefix(colon == std::string_view::npos ? from_environment.size()
+                                                                   : colon + 1);
+  }
+}
+
+Result<int> run_in_world(const Command& command, const Arguments& arguments,
+                         const Environment& environment, Diagnostics& diagnostics) {
+  ASSIGN_OR_RETURN(ProcessWorldOptions options,
+                   world_options(command, arguments, environment, diagnostics));
+  StopSignals stop_signals;
+  if (command.stops_cleanly) RETURN_IF_ERROR(stop_signals.start());
+  OpenGate gate(diagnostics);
+  allow_paths(gate, arguments, environment.allow_path);
+  const Drivers drivers = make_drivers();
+  const std::vector<std::unique_ptr<FormatAdmin>> admins = make_format_admins();
+  std::vector<FormatAdmin*> admin_pointers;
+  for (const auto& admin : admins) admin_pointers.push_back(admin.get());
+  Console console;
+  ProcessWorld process(options, diagnostics);
+  RETURN_IF_ERROR(process.start());
+  Program program{process.world(), console,    drivers, admin_pointers, gate,
+                  stop_signals,    environment};
+  auto root = [&](Shard&) { return command.run(program, arguments); };
+  ASSIGN_OR_RETURN(int exit_status, process.run(root));
+  RETURN_IF_ERROR(console.flush());
+  return exit_status;
+}
+
+int run_command(const Command& command, std::span<const std::string_view> words,
+                const Environment& environment) {
+  Diagnostics diagnostics;
+  std::vector<OptionSpec> options(command.options.begin(), command.options.end());
+  const std::span<const OptionSpec> global = global_options();
+  options.insert(options.end(), global.begin(), global.end());
+  Result<Arguments> arguments = parse_arguments(options, words, diagnostics);
+  if (!arguments.ok()) {
+    print_error(diagnostics, arguments.error());
+    fprintf(stderr, "Try 'ringdisk help %s'.\n", std::string(command.name).c_str());
+    return kExitFailed;
+  }
+  if (arguments.value().has("help")) return print_text(help_text(command));
+  Result<int> exit_status = run_in_world(command, arguments.value(), environment, diagnostics);
+  if (exit_status.ok()) return exit_status.value();
+  print_error(diagnostics, exit_status.error());
+  return kExitFailed;
+}
+
+}  // namespace
+
+int run_command_line(std::span<const std::string_view> words, const Environment& environment) {
+  if (words.empty()) {
+    fprintf(stderr, "%s", help_text().c_str());
+    return kExitFailed;
+  }
+  std::string_view name = words[0];
+  const bool wants_help = name == "help" || name == "-h" || name == "--help";
+  if (wants_help && words.size() < 2) return print_text(help_text());
+  if (name == "version" || name == "-V" || name == "--version") return print_text(version_text());
+  if (wants_help) name = words[1];
+  for (const Command& command : all_commands()) {
+    if (command.name != name) continue;
+    if (wants_help) return print_text(help_text(command));
+    return run_command(command, words.subspan(1), environment);
+  }
+  return unknown_command(name);
+}
+
+}  // namespace ringdisk

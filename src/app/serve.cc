@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+// ringdisk serve: images as NBD exports, until a signal says stop.
+#include <array>
+
+#include "app/images.h"
+#include "app/long_job.h"
+#include "app/program.h"
+#include "base/diagnostics.h"
+#include "base/log.h"
+#include "control/service_notice.h"
+#include "nbd/server.h"
+#include "runtime/blocking_pool.h"
+#include "runtime/socket_network.h"
+
+namespace ringdisk {
+namespace {
+
+constexpr std::array<OptionSpec, 9> kOptions = {{
+    {0, "nbd", "ADDRESS", "listen there: unix:PATH or tcp:HOST:PORT (repeatable)"},
+    {0, "name", "NAME", "name of an export; one for each image, in order"},
+    {0, "read-only", "", "refuse writes, and lock the images for reading only"},
+    {0, "cache", "MODE", "none, writeback (default), writethrough, directsync or unsafe"},
+    {'f', "", "FMT", "format of the images (default: found by their first bytes)"},
+    {'t', "", "MODE", "the same as --cache"},
+    {0, "pid-file", "FILE", "write the process id there once ready"},
+    {'U', "force-share", "", "do not insist on locks (needs --read-only)"},
+    {0, "image-opts", "", "images are descriptions: driver=qcow2,file.filename=x"},
+}};
+
+struct ServeRequest {
+  std::vector<ImageName> images;
+  std::vector<std::string> export_names;  // one for each image
+  nbd::ServerOptions server;
+  OpenMode mode;
+  std::string pid_file;
+};
+
+using Devices = std::vector<std::shared_ptr<DeviceNode>>;
+
+std::string base_name(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? path : path.substr(slash + 1);
+}
+
+// One image is also what a client gets that names no export.
+Result<void> name_exports(const Arguments& arguments, ServeRequest& request,
+                          Diagnostics& diagnostics) {
+  request.export_names = arguments.values("name");
+  if (request.export_names.size() > request.images.size()) {
+    return usage_error(diagnostics, "more --name than images");
+  }
+  if (request.export_names.empty() && request.images.size() == 1) {
+    request.export_names.emplace_back();
+  }
+  for (size_t i = request.export_names.size(); i < request.images.size(); ++i) {
+    request.export_names.push_back(base_name(request.images[i].text()));
+  }
+  for (size_t i = 0; i < request.export_names.size(); ++i) {
+    const std::string& name = request.export_names[i];
+    if (name.size() > limits::kNbdNameBytesMax) {
+      return usage_error(diagnostics, "an export's name has at most 4096 bytes");
+    }
+    for (size_t other = 0; other < i; ++other) {
+      if (request.export_names[other] != name) continue;
+      return usage_error(diagnostics,
+                         "two exports would be called '" + name + "'; tell them apart with --name");
+    }
+  }
+  return {};
+}
+
+Result<ServeRequest> read_arguments(Program& program, const Arguments& arguments) {
+  Diagnostics& diagnostics = program.diagnostics();
+  ServeRequest request;
+  if (arguments.names().empty()) return usage_error(diagnostics, "expecting an image to serve");
+  for (const std::string& word : arguments.names()) {
+    ASSIGN_OR_RETURN(ImageName name, source_argument(arguments, word, diagnostics));
+    request.images.push_back(std::move(name));
+  }
+  for (const std::string& text : arguments.values("nbd")) {
+    ASSIGN_OR_RETURN(Address address, parse_address(text, diagnostics));
+    request.server.addresses.push_back(std::move(address));
+  }
+  if (request.server.addresses.empty()) {
+    return usage_error(diagnostics, "say where to listen: --nbd unix:PATH or --nbd tcp:HOST:PORT");
+  }
+  RETURN_IF_ERROR(name_exports(arguments, request, diagnostics));
+  request.mode.read_only = arguments.has("read-only");
+  request.mode.share = arguments.has("force-share");
+  if (request.mode.share && !request.mode.read_only) {
+    return usage_error(diagnostics, "-U needs --read-only");
+  }
+  const std::string_view cache_key = arguments.has("cache") ? "cache" : "t";
+  ASSIGN_OR_RETURN(request.mode.cache,
+                   cache_argument(arguments, cache_key, CacheMode::kWriteback, diagnostics));
+  request.pid_file = arguments.value("pid-file").value_or("");
+  return request;
+}
+
+Task<void> open_images(Program& program, const ServeRequest& request, Devices& devices) {
+  Graph graph = program.graph();
+  for (const ImageName& name : request.images) {
+    std::shared_ptr<DeviceNode> device = co_await graph.open(name, request.mode);
+    devices.push_back(std::move(device));
+  }
+}
+
+// The first error among closings; all are closed.
+Task<void> close_images(Devices& devices) {
+  Result<void> all;
+  for (const std::shared_ptr<DeviceNode>& device : devices) {
+    Result<void> closed = co_await device->close().result();
+    if (all.ok()) all = std::move(closed);
+  }
+  devices.clear();
+  co_await std::move(all);
+}
+
+std::vector<nbd::ExportOptions> make_exports(const ServeRequest& request, const Devices& devices) {
+  std::vector<nbd::ExportOptions> exports;
+  for (size_t i = 0; i < devices.size(); ++i) {
+    nbd::ExportOptions options;
+    options.name = request.export_names[i];
+    options.device = devices[i];
+    options.read_only = request.mode.read_only;
+    exports.push_back(std::move(options));
+  }
+  return exports;
+}
+
+Task<void> notify(Program& program, std::string_view state) {
+  auto send = [&](Blocking token) {
+    return notify_service(token, program.environment.notify_socket, state);
+  };
+  Result<void> sent = co_await run_blocking(program.world.blocking, send).result();
+  if (!sent.ok()) {
+    program.world.log.warning("the service manager was not told " + std::string(state) + ": " +
+                              program.diagnostics().describe(sent.error()));
+  }
+}
+
+Task<void> announce(Program& program, const ServeRequest& request, const nbd::Server& server,
+                    PidFile& pid_file) {
+  if (!request.pid_file.empty()) {
+    auto write = [&](Blocking token) {
+      return pid_file.write(token, request.pid_file, program.diagnostics());
+    };
+    co_await run_blocking(program.world.blocking, write);
+  }
+  for (const Address& address : server.addresses()) {
+    program.console.write("ringdisk: ready on " + text_of(address) + "\n");
+  }
+  co_await program.console.flush();
+  co_await notify(program, "READY=1");
+}
+
+Task<void> serve(Program& program, const ServeRequest& request, const Devices& devices) {
+  nbd::Server server(program.world, request.server, make_exports(request, devices));
+  co_await server.listen();
+  PidFile pid_file;
+  co_await announce(program, request, server, pid_file);
+  ProgressReporter no_progress(
+      ProgressOptions(), [] { return 0; }, [] { return 0; });
+  CancelSource stop;
+  auto body = [&server](CancelToken token) { return server.run(token); };
+  co_await run_long_job(program, no_progress, stop, body);
+  co_await notify(program, "STOPPING=1");
+}
+
+Task<int> run(Program& program, const Arguments& arguments) {
+  ServeRequest request = co_await read_arguments(program, arguments);
+  Devices devices;
+  Result<void> served = co_await open_images(program, request, devices).result();
+  if (served.ok()) served = co_await serve(program, request, devices).result();
+  Result<void> closed = co_await close_images(devices).result();
+  co_await std::move(served);
+  co_await std::move(closed);
+  co_return 0;
+}
+
+}  // namespace
+
+Command serve_command() {
+  Command command;
+  command.name = "serve";
+  command.summary = "serve images over NBD";
+  command.synopsis =
+      "IMAGE [IMAGE ...] --nbd ADDRESS [--name NAME] [--read-only] [--cache MODE]\n"
+      "                [--pid-file FILE] [-f FMT]";
+  command.text =
+      "Serves each IMAGE as an NBD export on all cores until SIGTERM or SIGINT; then everything "
+      "is\n"
+      "flushed and closed. When clients can connect a line 'ringdisk: ready on ADDRESS' appears "
+      "on\n"
+      "standard output, and the service manager is told (sd_notify). A single image is the export\n"
+      "with the empty name; several are called by their file names, or by --name in order.\n";
+  command.examples =
+      "  ringdisk serve disk.qcow2 --nbd unix:/run/disk.sock\n"
+      "  ringdisk serve --read-only a.qcow2 b.raw --nbd tcp:127.0.0.1:10809 --name a --name b\n";
+  command.options = kOptions;
+  command.stops_cleanly = true;
+  command.run = &run;
+  return command;
+}
+
+}  // namespace ringdisk
