@@ -5,12 +5,14 @@
 //
 // The fault model. A change (write, zeroes, discard, resize) has three events: submitted, applied
 // (readers see it), completed. A crash keeps
-//   - every change that completed before a flush was submitted which itself has completed; every completed FUA change;
-//   - of all other changes that had been submitted, any subset, sector by sector (512 bytes, each whole or not at all). One
-//     sector holds what it held after some number of its applied changes, not fewer than the durable ones; a change in flight
-//     may be there in part;
-//   - sizes: the durable one or any later one. Changes of the size happen in order (a journal): where a cut has not
-//     survived, nothing written after it into the space it cut has either. Beyond the size there is nothing.
+//   - every change that completed before a flush was submitted which itself has completed, and
+//     every completed FUA change;
+//   - of all other changes that had been submitted, any subset, sector by sector (512 bytes, each
+//     whole or not at all). A sector holds what it held after some number of its applied changes,
+//     not fewer than the durable ones; a change in flight may be there in part;
+//   - sizes: the durable one or any later one. Changes of the size happen in order (a journal):
+//     where a cut has not survived, nothing written after it into the space it cut has either.
+//     Beyond the size there is nothing.
 // A change completed before a failed flush may be lost for ever: later flushes say nothing about
 // it. Deterministic: the same event and subset seed give the same image. Cost: about one copy of
 // the written sectors an image.

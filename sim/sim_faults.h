@@ -27,6 +27,8 @@ struct SimFaults {
   bool fail_all_after = false;       // and every later one
   std::optional<SimOperation> only;  // count and fail requests of this kind alone
   int errno_value = EIO;
+  // The failing request reports success: what the world looks like above a layer that loses errors.
+  bool is_silent = false;
 
   // counted by the disks
   uint64_t requests = 0;

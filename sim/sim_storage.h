@@ -5,7 +5,7 @@
 //
 //   CrashLog log;
 //   SimDisk disk(options, world.draw_seed(), &log);
-//   auto storage = std::make_unique<SharedStorage>(std::make_unique<SimStorageNode>(disk, "disk.img", 1));
+//   SharedStorage storage(std::make_unique<SimStorageNode>(disk, "disk.img", 1));
 //   … work …
 //   SimDisk crashed(disk, event, subset_seed);         // what is there after power came back
 //

@@ -26,7 +26,8 @@ bool SimStorageQueue::fails(SimOperation operation) {
   return disk().faults_ && disk().faults_->next_fails(operation);
 }
 
-Error SimStorageQueue::failure(const char* operation, uint64_t offset) {
+Result<void> SimStorageQueue::failure(const char* operation, uint64_t offset) {
+  if (disk().faults_->is_silent) return {};
   return at_node(Error::from_errno(disk().faults_->errno_value, operation, offset), node_.id());
 }
 
@@ -60,7 +61,7 @@ Task<void> SimStorageQueue::read(HostOffset offset, MutableBuffers target) {
   check_memory(target);
   bool failing = fails(SimOperation::kRead);
   co_await delay();
-  if (failing) co_await fail(failure("read", offset.value()));
+  if (failing) co_await failure("read", offset.value());
   uint64_t at = offset.value();
   target.for_each([this, &at](MutableBytes piece) {
     disk().state_.content.read(at, piece);
@@ -104,7 +105,10 @@ Task<void> SimStorageQueue::discard(HostRange range) {
   uint64_t end = range.end().align_down(block).value() / block;
   bool failing = fails(SimOperation::kDiscard);
   co_await delay();
-  if (failing) co_await fail(failure("discard", range.offset.value()));
+  if (failing) {
+    co_await failure("discard", range.offset.value());
+    co_return;
+  }
   if (first >= end || !node_.limits().unmaps || disk().random_.chance(20)) co_return;
   if (disk().random_.chance(30)) first += disk().random_.below(end - first);
   if (disk().random_.chance(30)) end = first + 1 + disk().random_.below(end - first);
@@ -136,7 +140,8 @@ Task<void> SimStorageQueue::perform(Change change, SimOperation operation, const
   if (failing) {
     uint64_t offset = change.offset;
     fail_change(std::move(change), number);
-    co_await fail(failure(name, offset));
+    co_await failure(name, offset);
+    co_return;
   }
   apply(change, number);
   co_await delay();
@@ -170,7 +175,8 @@ Task<void> SimStorageQueue::flush() {
   co_await delay();
   if (failing) {
     if (log) log->flush_failed(number);
-    co_await fail(failure("flush", Error::kNoOffset));
+    co_await failure("flush", Error::kNoOffset);
+    co_return;
   }
   co_await delay();
   if (log) log->flush_completed(number);
@@ -180,7 +186,7 @@ Task<StorageExtent> SimStorageQueue::find_extent(HostRange range) {
   check_range(range, false);
   bool failing = fails(SimOperation::kFindExtent);
   co_await delay();
-  if (failing) co_return failure("find extent", range.offset.value());
+  if (failing) co_await failure("find extent", range.offset.value());
   uint64_t block = std::max<uint64_t>(node_.limits().block_size, kSectorBytes);
   uint64_t first = range.offset.align_down(block).value() / kSectorBytes;
   uint64_t end = range.end().align_up(block).value() / kSectorBytes;
@@ -212,7 +218,7 @@ Task<void> SimStorageQueue::allocate(HostRange range) {
   check_range(range, true);
   bool failing = fails(SimOperation::kAllocate);
   co_await delay();
-  if (failing) co_await fail(failure("allocate", range.offset.value()));
+  if (failing) co_await failure("allocate", range.offset.value());
   if (disk().options_.stale) {
     co_await fail(at_node(Error::of(ErrorKind::kUnsupported, "allocate"), node_.id()));
   }

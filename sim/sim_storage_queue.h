@@ -29,7 +29,7 @@ class SimStorageQueue final : public StorageQueue {
  private:
   SimDisk& disk() { return node_.disk_; }
   bool fails(SimOperation operation);
-  Error failure(const char* operation, uint64_t offset);
+  Result<void> failure(const char* operation, uint64_t offset);
   Task<void> delay();
   void check_range(HostRange range, bool changes) const;
   template <class Buffers>

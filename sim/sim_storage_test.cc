@@ -99,10 +99,11 @@ TEST(SimStorageTest, ASectorHoldsAnyVersionSinceTheDurableOne) {
 }
 
 Task<void> flush_beside_write(StorageAccess& storage) {
-  co_await when_all(2, [&storage](size_t which) {
+  auto one = [&storage](size_t which) {
     if (which == 0) return storage.flush();
     return write_char(storage, 0, 1, 'a');
-  });
+  };
+  co_await when_all(2, one);
 }
 
 TEST(SimStorageTest, AFlushDoesNotCoverAWriteThatHadNotCompletedBeforeIt) {
