@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// Searching: holes first, then the end.
+#include "qcow2/allocator.h"
+
+#include <algorithm>
+
+namespace ringdisk::qcow2 {
+
+Allocator::Allocator(Image& image, StorageAccess& storage, RefcountBlocks& refcounts,
+                     MetadataMap& metadata)
+    : image_(image), storage_(storage), refcounts_(refcounts), metadata_(metadata) {}
+
+Task<void> Allocator::open() {
+  end_ = image_.geometry.clusters_of(storage_.size().value());
+  if (!storage_.limits().grows) co_await find_end();
+  scan_end_ = end_;
+}
+
+// On a storage of fixed size (a block device) the end is behind the last cluster in use.
+Task<void> Allocator::find_end() {
+  const Geometry& geometry = image_.geometry;
+  end_ = std::max<uint64_t>(1, metadata_.end());
+  for (uint64_t block = refcounts_.table_entries(); block-- > 0;) {
+    if (!refcounts_.has_block(block)) continue;
+    co_await refcounts_.load(block);
+    const uint64_t first = geometry.first_cluster_of_block(block).value();
+    for (uint64_t at = first + geometry.refcount_block_entries(); at-- > first;) {
+      if (refcounts_.get(ClusterIndex(at)) == 0) continue;
+      end_ = std::max(at + 1, metadata_.end());
+      co_return;
+    }
+  }
+}
+
+Task<NewClusters> Allocator::allocate(uint64_t count) {
+  MutexLock lock = co_await allocating_.lock();
+  // A run lies within one refcount block, so that its numbers change in one step.
+  count = std::min(count, image_.geometry.refcount_block_entries());
+  std::optional<ClusterRun> hole = free_.find(count);
+  if (!hole && scanned_ < scan_end_) {
+    co_await discover();
+    hole = free_.find(count);
+  }
+  if (hole) co_return co_await allocate_hole(*hole);
+  Result<NewClusters> at_end = co_await allocate_at_end(count).result();
+  if (at_end.ok() || at_end.error().kind != ErrorKind::kNoSpace) co_return std::move(at_end);
+  // Full: now any hole will do.
+  while (free_.empty() && scanned_ < scan_end_) co_await discover();
+  hole = free_.find_any(count);
+  if (!hole) co_return at_end.error();
+  co_return co_await allocate_hole(*hole);
+}
+
+// Looks through one more refcount block for holes that were there when the image was opened.
+Task<void> Allocator::discover() {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t block = geometry.refcount_block_of(ClusterIndex(scanned_));
+  const uint64_t block_end = geometry.first_cluster_of_block(block + 1).value();
+  const uint64_t stop = std::min(block_end, scan_end_);
+  if (!refcounts_.has_block(block)) {
+    scanned_ = stop;  // not counted at all: left alone
+    co_return;
+  }
+  co_await refcounts_.load(block);
+  for (; scanned_ < stop; ++scanned_) {
+    ClusterIndex cluster(scanned_);
+    if (refcounts_.get(cluster) != 0 || metadata_.contains(cluster)) continue;
+    free_.add({cluster, 1});
+  }
+}
+
+Task<NewClusters> Allocator::allocate_hole(ClusterRun hole) {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t block = geometry.refcount_block_of(hole.first);
+  const uint64_t block_end = geometry.first_cluster_of_block(block + 1).value();
+  hole.count = std::min(hole.count, block_end - hole.first.value());
+  co_await refcounts_.load(block);
+  free_.remove(hole);
+  for (uint64_t i = 0; i < hole.count; ++i) {
+    CHECK_EQ(refcounts_.get(hole.first + i), uint64_t{0});
+    refcounts_.set(hole.first + i, 1);
+  }
+  co_return NewClusters{hole, false};
+}
+
+Result<void> Allocator::check_room(uint64_t end) const {
+  const uint32_t bits = image_.geometry.cluster_bits();
+  if (end > kHostEnd >> bits) return Error::of(ErrorKind::kNoSpace, "allocate clusters");
+  if (!storage_.limits().grows && end << bits > storage_.size().value()) {
+    return Error::of(ErrorKind::kNoSpace, "allocate clusters");
+  }
+  return {};
+}
+
+// How many clusters from end_ on, at most `count`, are free and counted by the loaded block of
+// end_. Moves end_ over clusters that are in use already: leaks beyond the file's end, left by a
+// crash.
+uint64_t Allocator::free_at_end(uint64_t count) {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t block = geometry.refcount_block_of(ClusterIndex(end_));
+  const uint64_t block_end = geometry.first_cluster_of_block(block + 1).value();
+  auto is_free = [this](uint64_t cluster) {
+    return refcounts_.get(ClusterIndex(cluster)) == 0 && !metadata_.contains(ClusterIndex(cluster));
+  };
+  while (end_ < block_end && !is_free(end_)) ++end_;
+  uint64_t found = 0;
+  while (found < count && end_ + found < block_end && is_free(end_ + found)) ++found;
+  return found;
+}
+
+Task<NewClusters> Allocator::allocate_at_end(uint64_t count) {
+  const Geometry& geometry = image_.geometry;
+  for (;;) {
+    co_await check_room(end_ + 1);
+    const uint64_t block = geometry.refcount_block_of(ClusterIndex(end_));
+    co_await ensure_block(block);
+    if (geometry.refcount_block_of(ClusterIndex(end_)) != block) continue;
+    uint64_t found = free_at_end(count);
+    while (found > 0 && !check_room(end_ + found).ok()) --found;
+    if (found == 0) {
+      co_await check_room(end_ + 1);
+      continue;
+    }
+    NewClusters made{{ClusterIndex(end_), found}, storage_.limits().grown_reads_zero};
+    for (uint64_t i = 0; i < found; ++i) refcounts_.set(ClusterIndex(end_ + i), 1);
+    end_ += found;
+    co_return made;
+  }
+}
+
+Task<void> Allocator::take_back(ClusterRun run) {
+  co_await refcounts_.load(image_.geometry.refcount_block_of(run.first));
+  for (uint64_t i = 0; i < run.count; ++i) {
+    CHECK_EQ(refcounts_.get(run.first + i), uint64_t{1});
+    refcounts_.set(run.first + i, 0);
+  }
+  add_free(run);
+}
+
+// What lies in the part that is still to be scanned is found there in its time.
+void Allocator::add_free(ClusterRun run) {
+  const uint64_t begin = run.first.value(), end = begin + run.count;
+  auto add = [this](uint64_t from, uint64_t to) {
+    if (from < to) free_.add({ClusterIndex(from), to - from});
+  };
+  add(begin, std::min(end, scanned_));
+  add(std::max(begin, scan_end_), end);
+}
+
+}  // namespace ringdisk::qcow2

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opening an image: header, what it may be opened for, L1 table. Tables that only a writer needs
+// are read by the home shard.
+#include "qcow2/driver.h"
+
+#include "base/diagnostics.h"
+#include "base/log.h"
+#include "qcow2/node.h"
+#include "runtime/shard.h"
+
+namespace ringdisk {
+namespace qcow2 {
+namespace {
+
+constexpr uint64_t kSliceMemoryMax = 256 * limits::kMiB;
+
+// Opens one image; lives in the frame of open_image.
+class Opener {
+ public:
+  Opener(FormatOpening& opening, StorageAccess& storage)
+      : world_(opening.world), opening_(opening), storage_(storage) {}
+
+  Task<std::unique_ptr<Image>> open();
+
+ private:
+  Task<Header> read_header();
+  Result<void> check_writable(const Header& header) const;
+  Task<void> clear_autoclear_bits(const Header& header);
+  Task<std::vector<std::byte>> read_l1_table(const Header& header);
+  bool is_read_only() const { return opening_.mode.read_only || storage_.limits().read_only; }
+  Error refuse(ErrorKind kind, std::string why) const {
+    return world_.diagnostics.explain(Error::of(kind, "open"), storage_.node_id(), std::move(why));
+  }
+
+  const World& world_;
+  FormatOpening& opening_;
+  StorageAccess& storage_;
+};
+
+Task<Header> Opener::read_header() {
+  const uint64_t length = std::min<uint64_t>(kHeaderBytesMax, storage_.size().value());
+  std::vector<std::byte> bytes(length);
+  if (length != 0) co_await storage_.read(HostOffset(0), MutableBuffers(MutableBytes(bytes)));
+  Header header = co_await parse_header(bytes, world_.diagnostics, storage_.node_id());
+  co_await check_features(header, world_.diagnostics, storage_.node_id());
+  co_await check_places(header, storage_.size(), world_.diagnostics, storage_.node_id());
+  co_return std::move(header);
+}
+
+Result<void> Opener::check_writable(const Header& header) const {
+  if (is_read_only()) return {};
+  if (header.is_corrupt()) {
+    return refuse(ErrorKind::kCorrupt,
+                  "the image is marked as corrupt; open it read-only, or repair it "
+                  "with 'qemu-img check -r all'");
+  }
+  if (header.is_dirty()) {
+    return refuse(
+        ErrorKind::kUnsupported,
+        "the image was not closed cleanly and its refcounts must be rebuilt (dirty bit); open "
+        "it read-only, or repair it with 'qemu-img check -r all'");
+  }
+  return {};
+}
+
+// Features that promise something about the disk's content, which writing without knowing them
+// breaks.
+Task<void> Opener::clear_autoclear_bits(const Header& header) {
+  const uint64_t bits = header.autoclear_features;
+  if (is_read_only() || opening_.mode.keep_clean || bits == 0) co_return;
+  world_.log.warning(world_.diagnostics.node_name(storage_.node_id()) +
+                     ": opened for writing, which ends what these features promise: " +
+                     names_of_features(header, FeatureSet::kAutoclear, bits));
+  std::vector<std::byte> cleared(8);
+  co_await storage_.write(HostOffset(kAutoclearFeaturesAt), ConstBuffers(Bytes(cleared)));
+  co_await storage_.flush();
+}
+
+Task<std::vector<std::byte>> Opener::read_l1_table(const Header& header) {
+  std::vector<std::byte> table(uint64_t{header.l1_size} * kEntryBytes);
+  if (!table.empty()) co_await storage_.read(header.l1_table, MutableBuffers(MutableBytes(table)));
+  co_return std::move(table);
+}
+
+Task<std::unique_ptr<Image>> Opener::open() {
+  Header header = co_await read_header();
+  co_await check_writable(header);
+  Result<uint64_t> memory =
+      opening_.options.take_size("l2-cache-size", kSliceMemoryMax, world_.diagnostics);
+  const uint64_t slice_memory_max = co_await std::move(memory);
+  co_await opening_.options.check_all_taken("qcow2", world_.diagnostics);
+  std::vector<std::byte> l1_table = co_await read_l1_table(header);
+  co_await clear_autoclear_bits(header);
+  FormatLimits format_limits;
+  format_limits.cluster_size = ByteCount(header.geometry().cluster_size());
+  format_limits.read_only = is_read_only();
+  const ImageOptions options{slice_memory_max};
+  co_return std::make_unique<Image>(world_, std::move(opening_.storage), std::move(header),
+                                    l1_table, format_limits, options);
+}
+
+// On an error the storage is closed again.
+Task<OpenedFormat> open_image(FormatOpening opening) {
+  SharedStorage& storage = *opening.storage;
+  Result<std::unique_ptr<StorageAccess>> access =
+      co_await StorageAccess::open(storage, Shard::current()).result();
+  Result<std::unique_ptr<Image>> image = Error();
+  if (access.ok()) {
+    Opener opener(opening, *access.value());
+    image = co_await opener.open().result();
+    std::unique_ptr<StorageAccess> ended = std::move(access).value();
+  } else {
+    image = access.error();
+  }
+  if (!image.ok()) {
+    Result<void> closed = co_await storage.node->close().result();
+    static_cast<void>(closed.ok());
+    co_return at_node(image.error(), storage.node->id());
+  }
+  OpenedFormat opened;
+  opened.backing_name = image.value()->header.backing_name;
+  opened.backing_format = image.value()->header.backing_format;
+  opened.node = std::make_unique<Qcow2Node>(std::move(image).value());
+  co_return std::move(opened);
+}
+
+}  // namespace
+}  // namespace qcow2
+
+FormatDriver qcow2_driver() {
+  FormatDriver driver;
+  driver.name = "qcow2";
+  driver.probe = [](Bytes first_bytes) { return qcow2::looks_like_qcow2(first_bytes) ? 100 : 0; };
+  driver.open = &qcow2::open_image;
+  return driver;
+}
+
+}  // namespace ringdisk

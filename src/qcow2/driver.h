@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// The qcow2 format as main() lists it among the drivers. Options of driver=qcow2:
+//   l2-cache-size=SIZE   memory for L2 slices at the most (256 MiB)
+#pragma once
+
+#include "block/graph.h"
+
+namespace ringdisk {
+
+FormatDriver qcow2_driver();
+
+}  // namespace ringdisk

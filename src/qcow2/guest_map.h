@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// GuestMap: every change of the mapping from guest clusters to host clusters, as coroutines on the
+// home shard. Requests that change the same clusters wait for each other on a range lock; lookups
+// of any shard go on meanwhile and see an entry before or after its change.
+//
+//   begin_allocation    lock, make the L2 table ours, see which clusters need a place, allocate
+//                       (refcount one, in memory)
+//   …                   the caller fills the place; lookups still find the old content
+//   finish_allocation   entries point at the place, old clusters are released, unlock
+//                       (durable with the next flush)
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <unordered_map>
+
+#include "async/range_lock.h"
+#include "qcow2/write_back.h"
+
+namespace ringdisk::qcow2 {
+
+class GuestMap {
+ public:
+  GuestMap(Image& image, SliceCache& slices, Allocator& allocator, Quarantine& quarantine,
+           MetadataMap& metadata);
+  ~GuestMap();
+
+  // As FormatQueue has them.
+  Task<void> load(GuestOffset at);
+  Task<std::optional<Allocation>> begin_allocation(GuestRange range);
+  Task<void> finish_allocation(Allocation allocation);
+  Task<void> abandon_allocation(Allocation allocation);
+  Task<ClusterChange> zero_clusters(GuestRange clusters, ZeroOptions options);
+  Task<ClusterChange> discard_clusters(GuestRange clusters);
+
+ private:
+  // A begun allocation: its clusters stay locked until it is finished or abandoned.
+  struct Pending {
+    Pending(RangeLock& lock, ClusterIndex first, uint64_t end)
+        : guard(lock, first.value(), end), guest_first(first) {}
+    RangeGuard guard;
+    ClusterIndex guest_first;
+    ClusterRun host;
+    bool reads_zero = false;
+    bool was_kept = false;  // the place was the clusters' own already (preallocated zeros)
+  };
+  enum class Removal : uint8_t { kZero, kZeroKeepingPlace, kDiscard };
+
+  Task<Slice*> slice_for(ClusterIndex guest);
+  Task<void> ensure_own_table(uint64_t l1_index);
+  Task<void> add_table(uint64_t l1_index);
+  Task<void> copy_table(uint64_t l1_index);
+  Task<void> choose_place(Pending& pending, uint64_t end, Slice& slice);
+  uint64_t count_placeless(const Slice& slice, ClusterIndex first, uint64_t end) const;
+  uint64_t count_kept(const Slice& slice, ClusterIndex first, uint64_t end) const;
+  bool is_kept(L2Entry entry) const;
+  std::unique_ptr<Pending> take_pending(const Allocation& allocation);
+
+  ByteCount skip_untouched(GuestRange clusters, Removal removal) const;
+  Task<ClusterChange> remove_in_slice(GuestRange clusters, Removal removal);
+  Result<bool> apply_removal(Slice& slice, ClusterIndex first, uint64_t end, Removal removal,
+                             bool only_look);
+  L2Entry entry_after(L2Entry entry, Removal removal) const;
+  void release(L2Entry entry);
+  Error corrupt_at(ClusterIndex guest) const;
+
+  Image& image_;
+  SliceCache& slices_;
+  Allocator& allocator_;
+  Quarantine& quarantine_;
+  MetadataMap& metadata_;
+  RangeLock clusters_;  // guest clusters whose mapping is being changed
+  RangeLock tables_;    // L1 indexes
+  std::unordered_map<uint64_t, std::unique_ptr<Pending>> pending_;
+  uint64_t tickets_ = 0;
+};
+
+}  // namespace ringdisk::qcow2

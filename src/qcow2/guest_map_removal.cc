@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+// Zeroing and discarding whole guest clusters. What an entry becomes:
+//
+//                      zero                        zero, keeping places     discard
+//   unallocated        zero flag over a backing    likewise                 stays
+//                      image, else stays
+//   zeros with place   zero flag, released         stays                    zero flag, released
+//   data               zero flag, released         zero flag with place,    nothing without backing
+//                                                  if it is ours alone      image, else zero flag;
+//                                                                           released
+//   compressed         zero flag, released         zero flag, released      as data
+//
+// Version 2 has no zero flag: without a backing image "unallocated" says the same; with one,
+// zeroing is refused (the caller writes zeros) and discarding leaves everything as it is.
+#include <algorithm>
+
+#include "qcow2/guest_map.h"
+
+namespace ringdisk::qcow2 {
+
+L2Entry GuestMap::entry_after(L2Entry entry, Removal removal) const {
+  const bool has_backing = image_.header.has_backing;
+  const L2Entry zero = image_.has_zero_flag() ? L2Entry::zero() : L2Entry::unallocated();
+  const bool keeps = removal == Removal::kZeroKeepingPlace && image_.has_zero_flag();
+  switch (entry.kind(image_.geometry, image_.has_zero_flag())) {
+    case EntryKind::kInvalid:
+      break;
+    case EntryKind::kUnallocated:
+      return removal != Removal::kDiscard && has_backing ? zero : entry;
+    case EntryKind::kZero:
+      return entry.has_host() && removal != Removal::kZeroKeepingPlace ? zero : entry;
+    case EntryKind::kData:
+      if (keeps && entry.is_copied()) return L2Entry(entry.persistent() | kReadsZero);
+      [[fallthrough]];
+    case EntryKind::kCompressed:
+      return removal == Removal::kDiscard && !has_backing ? L2Entry::unallocated() : zero;
+  }
+  UNREACHABLE("an invalid entry is found before it is changed");
+}
+
+// How much at the front of `clusters` needs no change, as far as the L1 table alone tells.
+ByteCount GuestMap::skip_untouched(GuestRange clusters, Removal removal) const {
+  const Geometry& geometry = image_.geometry;
+  const bool absent_stays = removal == Removal::kDiscard || !image_.header.has_backing;
+  GuestOffset at = clusters.offset;
+  while (absent_stays && at < clusters.end()) {
+    const uint64_t l1_index = geometry.l1_index(geometry.guest_cluster(at));
+    if (image_.l1.load(l1_index).raw() != 0) break;
+    GuestOffset table_end = geometry.guest_offset(geometry.first_cluster_of(l1_index + 1));
+    at = std::min(table_end, clusters.end());
+  }
+  return at - clusters.offset;
+}
+
+// Changes the entries of [first, end) in the slice; with `only_look`, says whether there is
+// anything to change.
+Result<bool> GuestMap::apply_removal(Slice& slice, ClusterIndex first, uint64_t end,
+                                     Removal removal, bool only_look) {
+  const Geometry& geometry = image_.geometry;
+  bool changes = false;
+  for (ClusterIndex guest = first; guest.value() < end; guest = guest + 1) {
+    const uint64_t index = geometry.index_in_slice(guest);
+    const L2Entry old = slice.load(index);
+    if (old.kind(geometry, image_.has_zero_flag()) == EntryKind::kInvalid) return corrupt_at(guest);
+    const L2Entry changed = entry_after(old, removal);
+    if (changed.raw() == old.raw()) continue;
+    changes = true;
+    if (only_look) continue;
+    slice.store(index, changed);
+    if (!changed.has_host()) release(old);
+  }
+  return changes;
+}
+
+// The clusters at the front of `clusters` that one slice maps.
+Task<ClusterChange> GuestMap::remove_in_slice(GuestRange clusters, Removal removal) {
+  const Geometry& geometry = image_.geometry;
+  const ClusterIndex first = geometry.guest_cluster(clusters.offset);
+  const uint64_t slice_end = (geometry.slice_of(first) + 1) << geometry.slice_bits();
+  const uint64_t last = geometry.guest_cluster(GuestOffset(clusters.end().value() - 1)).value();
+  const uint64_t end = std::min(last + 1, slice_end);
+  const GuestOffset stop = std::min(geometry.guest_offset(ClusterIndex(end)), clusters.end());
+  const ClusterChange change{stop - clusters.offset};
+
+  RangeGuard guard(clusters_, first.value(), end);
+  co_await guard.acquired();
+  co_await image_.health.check("zero clusters");
+  const uint64_t l1_index = geometry.l1_index(first);
+  if (image_.l1.load(l1_index).raw() == 0) {
+    if (removal == Removal::kDiscard || !image_.header.has_backing) co_return change;
+    co_await ensure_own_table(l1_index);
+  }
+  Slice* slice = co_await slice_for(first);
+  bool changes = co_await apply_removal(*slice, first, end, removal, true);
+  if (!changes) co_return change;
+  co_await ensure_own_table(l1_index);
+  slice = co_await slice_for(first);
+  changes = co_await apply_removal(*slice, first, end, removal, false);
+  if (changes) slices_.mark_dirty(*slice);
+  co_return change;
+}
+
+Task<ClusterChange> GuestMap::zero_clusters(GuestRange clusters, ZeroOptions options) {
+  const Removal removal = options.may_unmap ? Removal::kZero : Removal::kZeroKeepingPlace;
+  if (ByteCount skipped = skip_untouched(clusters, removal); !skipped.is_zero()) {
+    co_return ClusterChange{skipped};
+  }
+  if (!image_.has_zero_flag() && image_.header.has_backing) {
+    co_return Error::of(ErrorKind::kUnsupported, "zero clusters", clusters.offset.value());
+  }
+  co_return co_await remove_in_slice(clusters, removal);
+}
+
+Task<ClusterChange> GuestMap::discard_clusters(GuestRange clusters) {
+  if (!image_.has_zero_flag() && image_.header.has_backing) {
+    co_return ClusterChange{clusters.length};
+  }
+  if (ByteCount skipped = skip_untouched(clusters, Removal::kDiscard); !skipped.is_zero()) {
+    co_return ClusterChange{skipped};
+  }
+  co_return co_await remove_in_slice(clusters, Removal::kDiscard);
+}
+
+}  // namespace ringdisk::qcow2

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writing a header: what parse_header reads, in the same places.
+#include <algorithm>
+
+#include "base/endian.h"
+#include "qcow2/header.h"
+
+namespace ringdisk::qcow2 {
+namespace {
+
+// Appends fields to a growing header.
+class HeaderWriter {
+ public:
+  void be32(uint32_t value) { store_be32(grow(4), value); }
+  void be64(uint64_t value) { store_be64(grow(8), value); }
+  void u8(uint8_t value) { *grow(1) = static_cast<std::byte>(value); }
+  void bytes(Bytes content) { bytes_.insert(bytes_.end(), content.begin(), content.end()); }
+  void pad_to_8() { bytes_.resize((bytes_.size() + 7) / 8 * 8); }
+  size_t size() const { return bytes_.size(); }
+  std::vector<std::byte> take() { return std::move(bytes_); }
+  std::byte* at(size_t offset) { return &bytes_[offset]; }
+
+ private:
+  std::byte* grow(size_t count) {
+    bytes_.resize(bytes_.size() + count);
+    return &bytes_[bytes_.size() - count];
+  }
+  std::vector<std::byte> bytes_;
+};
+
+void write_version2_fields(HeaderWriter& writer, const Header& header) {
+  writer.be32(kMagic);
+  writer.be32(header.version);
+  writer.be64(0);  // where the backing name lies: filled in at the end
+  writer.be32(static_cast<uint32_t>(header.backing_name.size()));
+  writer.be32(header.cluster_bits);
+  writer.be64(header.size.value());
+  writer.be32(static_cast<uint32_t>(header.encryption));
+  writer.be32(header.l1_size);
+  writer.be64(header.l1_table.value());
+  writer.be64(header.refcount_table.value());
+  writer.be32(header.refcount_table_clusters);
+  writer.be32(header.snapshot_count);
+  writer.be64(header.snapshot_table.value());
+}
+
+void write_version3_fields(HeaderWriter& writer, const Header& header) {
+  const bool has_more =
+      header.compression != Compression::kDeflate || !header.unknown_fields.empty();
+  // The compression type and seven bytes of padding, or what stood in their place.
+  const size_t more =
+      has_more ? (1 + std::max<size_t>(header.unknown_fields.size(), 7) + 7) / 8 * 8 : 0;
+  writer.be64(header.incompatible_features);
+  writer.be64(header.compatible_features);
+  writer.be64(header.autoclear_features);
+  writer.be32(header.refcount_order);
+  writer.be32(static_cast<uint32_t>(kVersion3HeaderBytes + more));
+  if (!has_more) return;
+  writer.u8(static_cast<uint8_t>(header.compression));
+  std::vector<std::byte> fields = header.unknown_fields;
+  fields.resize(more - 1);
+  writer.bytes(fields);
+}
+
+void write_extensions(HeaderWriter& writer, const Header& header) {
+  for (const HeaderExtension& extension : header.extensions) {
+    writer.be32(static_cast<uint32_t>(extension.type));
+    writer.be32(static_cast<uint32_t>(extension.content.size()));
+    writer.bytes(extension.content);
+    writer.pad_to_8();
+  }
+  writer.be32(static_cast<uint32_t>(ExtensionType::kEnd));
+  writer.be32(0);
+}
+
+}  // namespace
+
+Result<std::vector<std::byte>> encode_header(const Header& header) {
+  HeaderWriter writer;
+  write_version2_fields(writer, header);
+  if (header.version >= 3) write_version3_fields(writer, header);
+  write_extensions(writer, header);
+  if (!header.backing_name.empty()) {
+    store_be64(writer.at(8), writer.size());
+    writer.bytes(as_bytes(header.backing_name));
+  }
+  const uint64_t cluster = uint64_t{1} << header.cluster_bits;
+  if (header.backing_name.size() > limits::kQcow2BackingNameBytesMax || writer.size() > cluster) {
+    return Error::of(ErrorKind::kLimit, "write header");
+  }
+  return writer.take();
+}
+
+}  // namespace ringdisk::qcow2

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// What queues ask of the home shard, and how damage is noted. Opening, background and closing:
+// home_life.cc.
+#include "qcow2/home.h"
+
+#include "base/diagnostics.h"
+#include "base/log.h"
+
+namespace ringdisk::qcow2 {
+
+Task<void> Home::load(GuestOffset at) {
+  Result<void> outcome = co_await guest_map_.load(at).result();
+  if (!outcome.ok()) co_await note_damage(outcome.error());
+  co_await std::move(outcome);
+}
+
+Task<std::optional<Allocation>> Home::begin_allocation(GuestRange range) {
+  co_await limit_dirty();
+  Result<std::optional<Allocation>> outcome = co_await guest_map_.begin_allocation(range).result();
+  if (!outcome.ok()) co_await note_damage(outcome.error());
+  co_return std::move(outcome);
+}
+
+Task<void> Home::finish_allocation(Allocation allocation) {
+  Result<void> outcome = co_await guest_map_.finish_allocation(allocation).result();
+  if (!outcome.ok()) co_await note_damage(outcome.error());
+  wake_background();
+  co_await std::move(outcome);
+}
+
+Task<void> Home::abandon_allocation(Allocation allocation) {
+  co_await guest_map_.abandon_allocation(allocation);
+}
+
+Task<ClusterChange> Home::zero_clusters(GuestRange clusters, ZeroOptions options) {
+  co_await limit_dirty();
+  Result<ClusterChange> outcome = co_await guest_map_.zero_clusters(clusters, options).result();
+  if (!outcome.ok()) co_await note_damage(outcome.error());
+  wake_background();
+  co_return std::move(outcome);
+}
+
+Task<ClusterChange> Home::discard_clusters(GuestRange clusters) {
+  co_await limit_dirty();
+  Result<ClusterChange> outcome = co_await guest_map_.discard_clusters(clusters).result();
+  if (!outcome.ok()) co_await note_damage(outcome.error());
+  wake_background();
+  co_return std::move(outcome);
+}
+
+Task<void> Home::flush() {
+  co_await write_back_.flush();
+  if (quarantine_.has_waiting()) something_waits_.set();
+}
+
+// So that memory that differs from the disk stays bounded, whatever the guest does.
+Task<void> Home::limit_dirty() {
+  while (slices_.dirty_count() > kDirtySlicesMax && image_.health.is_writable()) co_await flush();
+}
+
+void Home::wake_background() {
+  if (slices_.dirty_count() > kDirtySlicesWanted) much_is_dirty_.set();
+}
+
+// Damage found in the tables of an image that is only read needs no mark: nothing was going to be
+// written.
+Task<void> Home::note_damage(Error error) {
+  if (error.kind != ErrorKind::kCorrupt || image_.limits.read_only) co_return;
+  if (!image_.health.mark_corrupt()) co_return;
+  error.node = image_.node_id();
+  image_.world.log.warning(image_.world.diagnostics.describe(error) +
+                           "; the image is damaged and read-only from now on");
+  if (image_.header.version < 3) co_return;
+  Result<void> marked = co_await set_corrupt_bit().result();
+  if (marked.ok()) co_return;
+  image_.world.log.warning(image_.world.diagnostics.describe(marked.error()) +
+                           "; the image could not be marked as corrupt");
+}
+
+Task<void> Home::set_corrupt_bit() {
+  std::vector<std::byte> field(8);
+  store_be64(&field[0], image_.header.incompatible_features | kIncompatibleCorrupt);
+  co_await storage_->write(HostOffset(kIncompatibleFeaturesAt), ConstBuffers(Bytes(field)));
+  co_await storage_->flush();
+}
+
+}  // namespace ringdisk::qcow2

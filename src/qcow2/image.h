@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Image: what all shards share of one open image. Owned by its Qcow2Node; outlives queues and the
+// home shard's state.
+//
+//   constant after open      world, storage, header fields, geometry, limits
+//   any shard (atomic)       L1 table, slices, pins, health
+//   the rest of the metadata belongs to the home shard: qcow2/home.h
+#pragma once
+
+#include <memory>
+
+#include "block/format.h"
+#include "block/storage_access.h"
+#include "qcow2/header.h"
+#include "qcow2/health.h"
+#include "qcow2/l1_table.h"
+#include "qcow2/pins.h"
+#include "qcow2/slice_directory.h"
+#include "runtime/world.h"
+
+namespace ringdisk::qcow2 {
+
+// What `driver=qcow2,…` may set.
+struct ImageOptions {
+  uint64_t slice_memory_max;  // l2-cache-size
+};
+
+struct Image {
+  Image(const World& the_world, std::unique_ptr<SharedStorage> the_storage, Header the_header,
+        Bytes l1_bytes, FormatLimits the_limits, ImageOptions the_options)
+      : world(the_world),
+        storage(std::move(the_storage)),
+        header(std::move(the_header)),
+        geometry(header.geometry()),
+        limits(the_limits),
+        options(the_options),
+        l1(l1_bytes),
+        slices(l1.size() * geometry.slices_per_table()),
+        pins(the_world.shards.size()) {}
+
+  bool has_zero_flag() const { return header.version >= 3; }
+  uint32_t node_id() const { return storage->node->id(); }
+
+  // constant after open
+  const World& world;
+  const std::unique_ptr<SharedStorage> storage;
+  const Header header;  // as it was read; what changes later is the home shard's
+  const Geometry geometry;
+  const FormatLimits limits;
+  const ImageOptions options;
+
+  // any shard
+  L1Table l1;
+  SliceDirectory slices;
+  Pins pins;
+  Health health;
+};
+
+}  // namespace ringdisk::qcow2

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// Queues come, the home appears with the first of them; close ends it.
+#include "qcow2/node.h"
+
+namespace ringdisk::qcow2 {
+
+Qcow2Node::~Qcow2Node() { CHECK(home_ == nullptr); }
+
+Task<void> Qcow2Node::ensure_home(Shard& home_shard) {
+  MutexLock lock = co_await opening_.lock();
+  if (!home_) home_ = co_await Home::open(*image_, home_shard);
+}
+
+Task<std::unique_ptr<FormatQueue>> Qcow2Node::open_queue(Shard& shard) {
+  Shard* home_shard = nullptr;
+  if (home_shard_.compare_exchange_strong(home_shard, &shard)) home_shard = &shard;
+  auto ensure = [this, home_shard] { return ensure_home(*home_shard); };
+  co_await home_shard->call(ensure);
+  std::unique_ptr<StorageAccess> storage = co_await StorageAccess::open(*image_->storage, shard);
+  co_return std::make_unique<Qcow2Queue>(*image_, *home_, *home_shard, shard, std::move(storage));
+}
+
+Task<void> Qcow2Node::close_home() {
+  if (!home_) co_return;
+  Result<void> closed = co_await home_->close().result();
+  home_.reset();
+  co_await std::move(closed);
+}
+
+Task<void> Qcow2Node::close() {
+  Result<void> outcome;
+  if (Shard* home_shard = home_shard_.exchange(nullptr)) {
+    auto end = [this] { return close_home(); };
+    outcome = co_await home_shard->call(end).result();
+  }
+  co_await image_->storage->node->close();
+  co_await std::move(outcome);
+}
+
+}  // namespace ringdisk::qcow2

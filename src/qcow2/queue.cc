@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// The queue: lookups here, changes at home, and compressed clusters read in place.
+#include "qcow2/queue.h"
+
+namespace ringdisk::qcow2 {
+
+Qcow2Queue::Qcow2Queue(Image& image, Home& home, Shard& home_shard, Shard& shard,
+                       std::unique_ptr<StorageAccess> storage)
+    : image_(image),
+      home_(home),
+      home_shard_(home_shard),
+      shard_(shard),
+      storage_(std::move(storage)),
+      lookup_(image, shard.index()) {}
+
+bool Qcow2Queue::try_map(GuestRange range, MapPurpose purpose, Mapping& mapping) {
+  mapping.pin.release();
+  bool pinned = false;
+  uint32_t generation = 0;
+  if (!lookup_.try_map(range, purpose, mapping, pinned, generation)) return false;
+  if (pinned) mapping.pin = MappingPin(*this, generation);
+  return true;
+}
+
+void Qcow2Queue::release_pin(uint32_t generation) {
+  image_.pins.release(shard_.index(), generation);
+}
+
+Task<void> Qcow2Queue::load_map(GuestOffset at) {
+  auto load = [this, at] { return home_.load(at); };
+  co_await home_shard_.call(load);
+}
+
+Task<std::optional<Allocation>> Qcow2Queue::begin_allocation(GuestRange range) {
+  auto begin = [this, range] { return home_.begin_allocation(range); };
+  co_return co_await home_shard_.call(begin);
+}
+
+Task<void> Qcow2Queue::finish_allocation(const Allocation& allocation) {
+  auto finish = [this, allocation] { return home_.finish_allocation(allocation); };
+  co_await home_shard_.call(finish);
+}
+
+Task<void> Qcow2Queue::abandon_allocation(const Allocation& allocation) {
+  auto abandon = [this, allocation] { return home_.abandon_allocation(allocation); };
+  co_await home_shard_.call(abandon);
+}
+
+Task<ClusterChange> Qcow2Queue::zero_clusters(GuestRange clusters, ZeroOptions options) {
+  auto zero = [this, clusters, options] { return home_.zero_clusters(clusters, options); };
+  co_return co_await home_shard_.call(zero);
+}
+
+Task<ClusterChange> Qcow2Queue::discard_clusters(GuestRange clusters) {
+  auto discard = [this, clusters] { return home_.discard_clusters(clusters); };
+  co_return co_await home_shard_.call(discard);
+}
+
+Task<void> Qcow2Queue::flush() {
+  auto flush = [this] { return home_.flush(); };
+  co_await home_shard_.call(flush);
+}
+
+// --- compressed clusters
+
+// The entry of a guest cluster, with a pin on whatever it points at.
+Task<L2Entry> Qcow2Queue::pinned_entry(ClusterIndex guest, MappingPin& pin) {
+  const Geometry& geometry = image_.geometry;
+  for (;;) {
+    const uint32_t generation = image_.pins.begin_lookup(shard_.index());
+    Slice* slice = image_.slices.find(geometry.slice_of(guest));
+    if (slice) {
+      const L2Entry entry = slice->load(geometry.index_in_slice(guest));
+      image_.pins.end_lookup_pinned(shard_.index());
+      pin = MappingPin(*this, generation);
+      co_return entry;
+    }
+    image_.pins.end_lookup(shard_.index(), generation);
+    if (!image_.l1.load(geometry.l1_index(guest)).has_table()) co_return L2Entry::unallocated();
+    co_await load_map(geometry.guest_offset(guest));
+  }
+}
+
+// Since the caller's lookup the cluster may have been written, zeroed or discarded; then what it
+// holds now is as good an answer. It cannot have become absent over a backing image
+// (guest_map_removal.cc).
+Task<void> Qcow2Queue::read_compressed(GuestOffset at, MutableBytes target) {
+  const Geometry& geometry = image_.geometry;
+  CHECK_EQ(uint64_t{target.size()}, geometry.cluster_size());
+  MappingPin pin;
+  const L2Entry entry = co_await pinned_entry(geometry.guest_cluster(at), pin);
+  switch (entry.kind(geometry, image_.has_zero_flag())) {
+    case EntryKind::kInvalid:
+      co_await fail(Error::of(ErrorKind::kCorrupt, "read", at.value()));
+      break;
+    case EntryKind::kUnallocated:
+    case EntryKind::kZero:
+      fill_zero(target);
+      break;
+    case EntryKind::kData:
+      co_await storage_->read(entry.host(), MutableBuffers(target));
+      break;
+    case EntryKind::kCompressed:
+      co_await read_stream(entry.compressed_place(geometry), target);
+      break;
+  }
+}
+
+Task<void> Qcow2Queue::read_stream(CompressedPlace place, MutableBytes target) {
+  const auto length = static_cast<size_t>(place.length.value());
+  Buffer buffer = shard_.buffers().take(length);
+  co_await storage_->read(place.offset, MutableBuffers(buffer.first(length)));
+  Result<void> decompressed = decompress(buffer.first(length), target);
+  if (decompressed.ok()) co_return;
+  Error error = decompressed.error();
+  error.offset = place.offset.value();
+  error.node = image_.node_id();
+  co_await fail(error);
+}
+
+Result<void> Qcow2Queue::decompress(Bytes stream, MutableBytes target) {
+  if (image_.header.compression == Compression::kZstd) {
+    if (!zstd_decoder_) zstd_decoder_ = std::make_unique<ZstdDecoder>();
+    return zstd_decoder_->decompress(stream, target);
+  }
+  if (!inflater_) inflater_ = std::make_unique<Inflater>();
+  return inflater_->decompress(stream, target);
+}
+
+}  // namespace ringdisk::qcow2

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Qcow2Queue: one shard's handle on an image. Lookups and pins happen here, without the home shard;
+// everything else is a call to it. Owned by the shard's DeviceQueue.
+#pragma once
+
+#include <memory>
+
+#include "codec/inflate.h"
+#include "codec/zstd.h"
+#include "qcow2/home.h"
+#include "qcow2/lookup.h"
+
+namespace ringdisk::qcow2 {
+
+class Qcow2Queue final : public FormatQueue {
+ public:
+  // `home` lives on `home_shard` and outlives the queue.
+  Qcow2Queue(Image& image, Home& home, Shard& home_shard, Shard& shard,
+             std::unique_ptr<StorageAccess> storage);
+
+  StorageAccess& data_storage() override { return *storage_; }
+  bool try_map(GuestRange range, MapPurpose purpose, Mapping& mapping) override;
+  Task<void> load_map(GuestOffset at) override;
+  Task<std::optional<Allocation>> begin_allocation(GuestRange range) override;
+  Task<void> finish_allocation(const Allocation& allocation) override;
+  Task<void> abandon_allocation(const Allocation& allocation) override;
+  Task<ClusterChange> zero_clusters(GuestRange clusters, ZeroOptions options) override;
+  Task<ClusterChange> discard_clusters(GuestRange clusters) override;
+  Task<void> read_compressed(GuestOffset at, MutableBytes target) override;
+  Task<void> flush() override;
+
+ private:
+  void release_pin(uint32_t generation) override;
+  Task<L2Entry> pinned_entry(ClusterIndex guest, MappingPin& pin);
+  Task<void> read_stream(CompressedPlace place, MutableBytes target);
+  Result<void> decompress(Bytes stream, MutableBytes target);
+
+  // constant
+  Image& image_;
+  Home& home_;
+  Shard& home_shard_;
+  Shard& shard_;
+
+  // this shard only
+  std::unique_ptr<StorageAccess> storage_;
+  Lookup lookup_;
+  std::unique_ptr<Inflater> inflater_;  // made when first needed
+  std::unique_ptr<ZstdDecoder> zstd_decoder_;
+};
+
+}  // namespace ringdisk::qcow2

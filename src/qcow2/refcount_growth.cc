@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// The allocator's second half: new refcount blocks, and a larger refcount table when the old one is
+// full.
+//
+//   growing the table of an image with b blocks' room, needed for block b or beyond:
+//   ... used | new table: T clusters | blocks that count the new part, each in the first cluster
+//            ^ end_ before                                            that it can count ...
+#include <algorithm>
+
+#include "qcow2/allocator.h"
+
+namespace ringdisk::qcow2 {
+
+// Makes sure that `block` exists and is in memory. A new one takes the cluster at the end.
+Task<void> Allocator::ensure_block(uint64_t block) {
+  const Geometry& geometry = image_.geometry;
+  if (block >= refcounts_.table_entries()) co_await grow_table(block);
+  if (refcounts_.has_block(block)) {
+    co_await refcounts_.load(block);
+    co_return;
+  }
+  co_await check_room(end_ + 1);
+  const ClusterIndex place(end_);
+  if (metadata_.contains(place)) {
+    co_await fail(
+        Error::of(ErrorKind::kCorrupt, "allocate clusters", end_ << geometry.cluster_bits()));
+  }
+  ++end_;
+  metadata_.add(place, 1);
+  refcounts_.add_block(block, geometry.host_offset(place));
+  const uint64_t counted_by = geometry.refcount_block_of(place);
+  if (counted_by != block) co_await ensure_block(counted_by);
+  CHECK_EQ(refcounts_.get(place), uint64_t{0});
+  refcounts_.set(place, 1);
+  if (counted_by != block) co_await refcounts_.load(block);
+}
+
+// Clusters of a table with room for `block`, for the blocks that count the table itself, and half
+// as much again, so that growing stays rare.
+uint64_t Allocator::grown_table_clusters(uint64_t block) const {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t per_cluster = geometry.refcount_table_entries(1);
+  uint64_t clusters = 1;
+  for (;;) {
+    const uint64_t own_blocks = clusters / geometry.refcount_block_entries() + 2;
+    const uint64_t needed = (block + 1 + own_blocks) * 3 / 2;
+    const uint64_t fitting = (needed + per_cluster - 1) / per_cluster;
+    if (fitting <= clusters) return clusters;
+    clusters = fitting;
+  }
+}
+
+Task<void> Allocator::grow_table(uint64_t block) {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t clusters_max = limits::kQcow2RefcountTableBytesMax >> geometry.cluster_bits();
+  const uint64_t clusters = std::min(grown_table_clusters(block), clusters_max);
+  const uint64_t entries = geometry.refcount_table_entries(clusters);
+  const uint64_t last_block = geometry.refcount_block_of(ClusterIndex(end_ + clusters)) +
+                              clusters / geometry.refcount_block_entries() + 2;
+  if (std::max(block, last_block) >= entries || entries <= refcounts_.table_entries()) {
+    co_await fail(Error::of(ErrorKind::kNoSpace, "grow refcount table"));
+  }
+  co_await check_room(end_ + clusters);
+  const uint64_t old_entries = refcounts_.table_entries();
+  const ClusterRun old{geometry.host_cluster(refcounts_.table_place()),
+                       old_entries / geometry.refcount_table_entries(1)};
+  const ClusterIndex place(end_);
+  end_ += clusters;
+  metadata_.add(place, clusters);
+  refcounts_.move_table(geometry.host_offset(place), entries);
+  replaced_tables_.push_back(old);
+  for (uint64_t i = 0; i < clusters; ++i) {
+    co_await ensure_block(geometry.refcount_block_of(place + i));
+    CHECK_EQ(refcounts_.get(place + i), uint64_t{0});
+    refcounts_.set(place + i, 1);
+  }
+}
+
+}  // namespace ringdisk::qcow2

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// What all shards see of the L2 tables: slices of up to 512 entries, published through atomic
+// pointers, their entries in host byte order.
+//
+//   slice number ──> top_[number >> 12] ──> chunk of 4096 pointers ──> Slice { entries[512] }
+//
+// Written by the home shard alone; read by every shard within a lookup (qcow2/pins.h), which keeps
+// slices alive that are being taken out. Chunks appear when first needed and stay until the end.
+// Memory: a pointer per 4096 slices of the disk at once (8 TiB of 64 KiB clusters: 64 pointers), 32
+// KiB a chunk in use.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/intrusive.h"
+#include "qcow2/l2_entry.h"
+
+namespace ringdisk::qcow2 {
+
+class Slice : public ListLink {
+ public:
+  Slice(uint64_t slice_number, uint64_t entry_count)
+      : number(slice_number), entries(std::make_unique<std::atomic<uint64_t>[]>(entry_count)) {}
+
+  const uint64_t number;
+
+  // any shard, within a lookup
+  L2Entry load(uint64_t index) const {
+    return L2Entry(entries[index].load(std::memory_order_seq_cst));
+  }
+  // A lookup found it. Written only when it changes, so that hot slices stay shared in all caches.
+  void note_use() {
+    if (!used.load(std::memory_order_relaxed)) used.store(true, std::memory_order_relaxed);
+  }
+
+  // home shard only
+  void store(uint64_t index, L2Entry entry) {
+    entries[index].store(entry.raw(), std::memory_order_seq_cst);
+  }
+  // What differs from the disk and is not on its way there yet.
+  bool dirty = false;
+  // Somebody relies on its staying in memory: a write-back that is under way, a table being copied.
+  uint32_t holds = 0;
+  // See SliceEviction.
+  bool is_protected = false;
+
+  std::unique_ptr<std::atomic<uint64_t>[]> entries;
+  std::atomic<bool> used{false};
+};
+
+class SliceDirectory {
+ public:
+  explicit SliceDirectory(uint64_t slice_count)
+      : top_(static_cast<size_t>((slice_count + kChunkSlices - 1) / kChunkSlices)) {}
+
+  // Any shard. Null: not in memory.
+  Slice* find(uint64_t number) const {
+    const Chunk* chunk = top_[number / kChunkSlices].load(std::memory_order_seq_cst);
+    if (!chunk) return nullptr;
+    return (*chunk)[number % kChunkSlices].load(std::memory_order_seq_cst);
+  }
+
+  // Home shard.
+  void publish(Slice& slice) { pointer_to(slice.number).store(&slice, std::memory_order_seq_cst); }
+  void remove(const Slice& slice) {
+    pointer_to(slice.number).store(nullptr, std::memory_order_seq_cst);
+  }
+
+ private:
+  static constexpr uint64_t kChunkSlices = 4096;
+  using Chunk = std::array<std::atomic<Slice*>, kChunkSlices>;
+
+  std::atomic<Slice*>& pointer_to(uint64_t number) {
+    std::atomic<Chunk*>& entry = top_[number / kChunkSlices];
+    Chunk* chunk = entry.load(std::memory_order_relaxed);
+    if (!chunk) {
+      chunks_.push_back(std::make_unique<Chunk>());
+      chunk = chunks_.back().get();
+      entry.store(chunk, std::memory_order_seq_cst);
+    }
+    return (*chunk)[number % kChunkSlices];
+  }
+
+  std::vector<std::atomic<Chunk*>> top_;        // any shard
+  std::vector<std::unique_ptr<Chunk>> chunks_;  // home shard only
+};
+
+}  // namespace ringdisk::qcow2

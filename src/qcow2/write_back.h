@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// WriteBack: brings what changed in memory to the disk, so that a crash at any moment leaks
+// clusters at worst. Home shard only. One round, from the state of all tables at one moment (no
+// suspension while it is taken):
+//
+//   1  write refcount blocks, and new L2 tables whole: nothing durable points at either yet
+//      flush: guest data that was completed before is durable, too
+//   2  only where there are new refcount blocks or a moved refcount table:
+//      write the table's entries, flush; moved: write the header's pointer, flush
+//   3  write L2 slices and L1 entries                          all they point at is durable
+//      flush
+//   4  clusters whose pointers this removed go on their way through the quarantine
+//
+// A flush with nothing dirty is one flush of the storage. Callers that come while a round runs
+// share the next one. A round that fails is the image's end as a writable one (health.h).
+#pragma once
+
+#include <set>
+#include <vector>
+
+#include "async/mutex.h"
+#include "qcow2/quarantine.h"
+#include "qcow2/slice_cache.h"
+
+namespace ringdisk::qcow2 {
+
+class WriteBack {
+ public:
+  WriteBack(Image& image, StorageAccess& storage, SliceCache& slices, RefcountBlocks& refcounts,
+            Allocator& allocator, Quarantine& quarantine);
+
+  // Everything recorded before the call is durable afterwards, and every write to the storage that
+  // completed before it.
+  Task<void> flush();
+  // Whether a round would write anything.
+  bool is_dirty() const;
+
+ private:
+  // What one round writes.
+  struct Round {
+    std::vector<Slice*> slices;
+    std::set<uint64_t> new_tables;
+    RefcountBlocks::Dirty refcounts;
+    std::vector<MetadataWrite> table_writes;  // step 1
+    std::vector<MetadataWrite> entry_writes;  // step 3
+    std::vector<ClusterRun> freed;
+  };
+  Round take_round();
+  void take_tables(Round& round);
+  void take_slices(Round& round);
+  void take_l1_entries(Round& round);
+  std::vector<std::byte> encode_table(uint64_t l1_index) const;
+  void encode_slice(const Slice& slice, MutableBytes target) const;
+
+  Task<void> run_round();
+  Task<void> perform(const Round& round);
+  Task<void> write_all(const std::vector<MetadataWrite>& writes);
+  Task<void> write_one(const MetadataWrite& write);
+  Task<void> write_refcount_table(const RefcountBlocks::Dirty& refcounts);
+
+  Image& image_;
+  StorageAccess& storage_;
+  SliceCache& slices_;
+  RefcountBlocks& refcounts_;
+  Allocator& allocator_;
+  Quarantine& quarantine_;
+  Mutex running_;
+  uint64_t rounds_begun_ = 0;
+  uint64_t rounds_done_ = 0;
+};
+
+}  // namespace ringdisk::qcow2
