@@ -77,6 +77,8 @@ RIGHT_PLACES = """
   co_await f(offset + done, buffer.subspan(done, a < b));
   co_await f([](int i) { return i && true ? 1 : 2; });
   co_await with_scope(&copy_all, copier);
+  co_await f(range, ~uint32_t{0}, size_t{1});
+  co_await []() -> Task<void> { co_return; }();
   co_await f("text", 'c', 0x10u, nullptr, &x, *y, -1);
   Result<void> a = co_await f();
   [[maybe_unused]] auto b = co_await f();
@@ -165,6 +167,7 @@ class CoroutineLambdas(unittest.TestCase):
         named = ("TEST(A, B) {\n  auto body = [&](Scope& s) -> Task<void> {%s\n"
                  "    co_return;\n  };\n}\n")
         check(self, "coroutine_lambda", cpp(named % "", "src/base/x_test.cc"))
+        check(self, "coroutine_lambda", cpp(named % "", "src/base/x_fuzz.cc"))
         check(self, "coroutine_lambda", cpp(named % "  // @bad", "src/base/x.cc"))
         by_value = named.replace("[&]", "[&x, y]") % "  // @bad"
         check(self, "coroutine_lambda", cpp(by_value, "src/base/x_test.cc"))

@@ -13,6 +13,9 @@ from tidy_rules.findings import Finding
 from tidy_rules.scanner import CONTROL, IDENT, INIT, LAMBDA, NUMBER, OPENING, PUNCT
 
 COROUTINE_WORDS = ("co_await", "co_return", "co_yield")
+# Braces around these build nothing that could be destroyed twice: `f(uint32_t{0})`.
+SCALARS = frozenset(("bool", "char", "int", "unsigned", "long", "size_t", "ssize_t", "uintptr_t",
+                     *(f"{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64))))
 EXECUTOR = ("src/async/executor.h", "src/async/executor.cc")
 PLACES = ("as a statement of its own, as the whole initialiser of one variable, as the right side "
           "of '=' or after co_return")
@@ -153,6 +156,11 @@ def wrong_operand(scan, at):
             break
         if token.text in (")", "]", "}") and token.kind == PUNCT:
             break
+        body = lambda_at(scan, i)
+        if body is not None and not captures(scan, i):  # its call is a call like any other
+            shape.append("ID")
+            i = body.close + 1
+            continue
         if token.text in OPENING and token.kind == PUNCT:
             wrong = wrong_inside(scan, i)
             if wrong:
@@ -186,7 +194,7 @@ def wrong_inside(scan, opening):
             if kind == LAMBDA:  # its body is a function of its own
                 i = scan.match.get(i, i) + 1
                 continue
-            if kind is not None:
+            if kind is not None and scan.text(i - 1) not in SCALARS:
                 return ("a braced temporary in an awaiting expression is compiled wrongly by "
                         "g++ 12; name it in a statement before, or give the type a constructor")
             if token.text in ("?", "||") or (token.text == "&&" and not is_reference(scan, i)):
@@ -204,11 +212,20 @@ def is_reference(scan, at):
     return scan.text(at - 1) in ("auto", ">") or scan.text(at + 1) in (">", ",", ")")
 
 
+def lambda_at(scan, bracket):
+    """The lambda (a Body) that begins at token `bracket`, or None."""
+    if scan.text(bracket) != "[":
+        return None
+    for body in scan.bodies:
+        if body.first == bracket and body.kind == LAMBDA:
+            return body
+    return None
+
+
 def captures(scan, bracket):
     """The captures of the lambda introduced at `bracket`; [] if none, or if it is no lambda."""
     close = scan.match.get(bracket, bracket)
-    is_lambda = any(body.kind == LAMBDA and body.first == bracket for body in scan.bodies)
-    if not is_lambda or close == bracket + 1:
+    if lambda_at(scan, bracket) is None or close == bracket + 1:
         return []
     pieces, depth = [[]], 0
     for i in range(bracket + 1, close):
@@ -249,7 +266,7 @@ def coroutines(scan):
 
 
 def check_coroutine_lambda(tree):
-    """A lambda with captures is not a coroutine; tests may name one that captures by reference."""
+    """A lambda with captures is no coroutine; tests and fuzzers may name one with references."""
     for file in tree.cpp():
         scan = file.scan
         for body in coroutines(scan):
@@ -258,9 +275,10 @@ def check_coroutine_lambda(tree):
                 continue
             by_reference = all(piece[:1] == ["&"] for piece in pieces)
             named = scan.text(body.first - 1) == "=" and scan.tokens[body.first - 2].kind == IDENT
-            if file.is_test and by_reference and named:
+            may_be_named = file.path.endswith(("_test.cc", "_fuzz.cc"))
+            if may_be_named and by_reference and named:
                 continue
-            instead = ("name it and capture by reference" if file.is_test else
+            instead = ("name it and capture by reference" if may_be_named else
                        "write a function and pass what it needs as parameters")
             yield Finding(file.path, scan.line(body.first), "a lambda with captures is a "
                           f"coroutine: its captures die before it ends; {instead}")

@@ -67,6 +67,9 @@ def check_includes_of(file, allowed):
         elif folder == "sim" and file.top == "src":
             yield Finding(file.path, line, "shipped code must not include the simulator; take the "
                           "interface it implements as an argument")
+        elif path.endswith("_test.h") and file.top == "src":
+            yield Finding(file.path, line, f'"{path}" is a header for tests; what ships must not '
+                          "include it: move what both need into a header of its own")
         elif folder != file.folder and folder not in allowed.get(file.folder, ()):
             known = folder in allowed
             reason = ("DEPS does not let it" if known else "DEPS knows no such folder")

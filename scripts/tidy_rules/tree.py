@@ -90,8 +90,8 @@ class File:
 
     @property
     def is_for_developers(self):
-        """Tests, fuzzers, benches: they may see everything and are never shipped."""
-        return bool(re.search(r"_(test|fuzz|bench)\.cc$", self.path)) or self.top not in ("src",)
+        """Tests, fuzzers, benches and their headers: they may see everything, are never shipped."""
+        return self.top != "src" or bool(re.search(r"_(test|fuzz|bench)\.(cc|h)$", self.path))
 
     @property
     def is_test(self):
