@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checking an image: every pointer is followed once and counted, then the counts are held against the refcounts on the
-// disk. Reads only.
+// Checking an image: every pointer is followed once and counted, then the counts are held against
+// the refcounts on the disk. Reads only.
 //
-//   pass 1  header, refcount table and blocks, L1 and L2 tables of the active image and of each snapshot, snapshot table,
+//   pass 1  header, refcount table and blocks, L1 and L2 tables of the active image and of each
+//   snapshot, snapshot table,
 //           bitmaps: references are counted, entries that break the specification are corruptions
 //   pass 2  each cluster: refcount < references: corruption; refcount > references: leak
 //   pass 3  COPIED flags of the active image: set exactly where the refcount is one

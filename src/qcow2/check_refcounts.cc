@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Holding the counted references against the refcounts on the disk, and COPIED flags against the refcounts.
+// Holding the counted references against the refcounts on the disk, and COPIED flags against the
+// refcounts.
 #include <algorithm>
 
 #include "qcow2/checker.h"
@@ -29,7 +30,8 @@ Task<uint64_t> Checker::refcount_of(ClusterIndex cluster) {
                           geometry_.index_in_refcount_block(cluster));
 }
 
-// Every block that exists is compared whole, and every cluster that is pointed to, whether a block counts it or not.
+// Every block that exists is compared whole, and every cluster that is pointed to, whether a block
+// counts it or not.
 Task<void> Checker::compare_refcounts() {
   const uint64_t end = references_.end().value();
   const uint64_t blocks_referred =

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Following L1 and L2 tables: what they point to is counted, what breaks the specification is a corruption.
+// Following L1 and L2 tables: what they point to is counted, what breaks the specification is a
+// corruption.
 #include "qcow2/checker.h"
 
 namespace ringdisk::qcow2 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checker: the state of one check. Lives in one coroutine, on one shard. check.cc drives it, check_tables.cc follows guest
-// tables, check_refcounts.cc compares.
+// Checker: the state of one check. Lives in one coroutine, on one shard. check.cc drives it,
+// check_tables.cc follows guest tables, check_refcounts.cc compares.
 #pragma once
 
 #include <cstdarg>
@@ -33,8 +33,8 @@ class Checker {
   void add_message(const char* format, va_list arguments) __attribute__((format(printf, 2, 0)));
   void advance(uint64_t bytes);
 
-  // Counts a reference to each cluster that [at, at + length) touches. False, and a corruption, where it cannot be in the
-  // file.
+  // Counts a reference to each cluster that [at, at + length) touches. False, and a corruption,
+  // where it cannot be in the file.
   bool refer(HostOffset at, uint64_t length, const char* what);
 
   Task<void> refer_metadata();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The writing half of making an image: tables are computed piece by piece into one buffer, so that an image of any size is
-// made in bounded memory.
+// The writing half of making an image: tables are computed piece by piece into one buffer, so that
+// an image of any size is made in bounded memory.
 #include "qcow2/create.h"
 
 #include <algorithm>
@@ -33,7 +33,8 @@ class ImageWriter {
   HostOffset host(uint64_t cluster) const { return geometry_.host_offset(ClusterIndex(cluster)); }
   uint64_t bytes(uint64_t clusters) const { return clusters * geometry_.cluster_size(); }
 
-  // Writes a table of `clusters` from cluster `first` on; fill(piece, at) computes the bytes from byte `at` of the table on.
+  // Writes a table of `clusters` from cluster `first` on; fill(piece, at) computes the bytes from
+  // byte `at` of the table on.
   template <class Fill>
   Task<void> write_table(uint64_t first, uint64_t clusters, Fill fill);
   Task<void> write_header();

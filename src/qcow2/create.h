@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Making a new image: header, refcounts and tables laid one behind the other from the start of the storage, in the order of
-// the picture, everything known before the first byte is written. Nothing is left to chance of what the storage held before.
+// Making a new image: header, refcounts and tables laid one behind the other from the start of the
+// storage, in the order of the picture, everything known before the first byte is written. Nothing
+// is left to chance of what the storage held before.
 //
-//   | header | refcount table | refcount blocks | L1 table | L2 tables, data clusters (preallocated images only) |
+//   | header | refcount table | refcount blocks | L1 table | L2 tables, data clusters (preallocated
+//   images only) |
 #pragma once
 
 #include "async/task.h"
@@ -28,7 +30,8 @@ struct Layout {
   uint64_t total;
 };
 
-// What the -o options and the backing image ask for. kInvalid or kUnsupported, with a note, for what is not right.
+// What the -o options and the backing image ask for. kInvalid or kUnsupported, with a note, for
+// what is not right.
 Result<CreateSettings> parse_create_options(CreateRequest& request, Diagnostics& diagnostics);
 // kLimit where an image of this size needs larger tables than limits allow at its cluster size.
 Result<Layout> plan_layout(const CreateSettings& settings, Diagnostics& diagnostics);

@@ -120,7 +120,8 @@ Result<void> set_backing(CreateRequest& request, Header& header, Diagnostics& di
   return {};
 }
 
-// The names of feature bits help other programs to say what they cannot do; small clusters have no room for them.
+// The names of feature bits help other programs to say what they cannot do; small clusters have no
+// room for them.
 void add_feature_names(Header& header) {
   if (header.version < 3) return;
   HeaderExtension extension;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading what an image says of itself, without opening any other file: its header, and the table of its snapshots.
+// Reading what an image says of itself, without opening any other file: its header, and the table
+// of its snapshots.
 #pragma once
 
 #include "async/task.h"
@@ -10,7 +11,8 @@
 
 namespace ringdisk::qcow2 {
 
-// The header, right in itself. Whether its features are known and its places exist is for the caller to ask.
+// The header, right in itself. Whether its features are known and its places exist is for the
+// caller to ask.
 Task<Header> read_header(StorageAccess& storage, Diagnostics& diagnostics);
 
 // All snapshots; empty where there are none.

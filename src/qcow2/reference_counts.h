@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// ReferenceCounts: how often each host cluster of an image is pointed to, counted by `check`. Sparse: memory follows the
-// clusters that are pointed to, not the size that a damaged image pretends to have.
+// ReferenceCounts: how often each host cluster of an image is pointed to, counted by `check`.
+// Sparse: memory follows the clusters that are pointed to, not the size that a damaged image
+// pretends to have.
 #pragma once
 
 #include <array>
