@@ -9,12 +9,16 @@ namespace ringdisk {
 
 PromiseBase* PromiseBase::next_after(PromiseBase& settled) {
   for (PromiseBase* done = &settled;;) {
-    PromiseBase* awaiting = done->awaiting_;
-    if (!awaiting) return done->on_settled_ ? done->on_settled_(*done, done->owner_) : nullptr;
-    if (!done->has_error() || !done->propagates_error_) return awaiting;
-    awaiting->fail(done->error_);
-    if (!awaiting->is_settled()) return nullptr;
-    done = awaiting;
+    PromiseBase* next = done->awaiting_;
+    if (!next) {  // a root, or a child of a scope: `done` may be destroyed by this
+      next = done->on_settled_ ? done->on_settled_(*done, done->owner_) : nullptr;
+      if (!next || !next->is_settled()) return next;
+    } else {
+      if (!done->has_error() || !done->propagates_error_) return next;
+      next->fail(done->error_);
+      if (!next->is_settled()) return nullptr;
+    }
+    done = next;
   }
 }
 
@@ -24,10 +28,6 @@ void PromiseBase::resume(PromiseBase& coroutine) {
     if (!next->is_settled()) return;
     next = next_after(*next);
   }
-}
-
-void PromiseBase::deliver(PromiseBase& settled) {
-  if (PromiseBase* next = next_after(settled)) resume(*next);
 }
 
 void PromiseBase::fail(const Error& error) {

@@ -31,7 +31,9 @@ class Scope;
 
 class PromiseBase {
  public:
-  // Called when a root or a scope's child settles; gives the coroutine to go on with, or null.
+  // Called when a root or a scope's child settles; gives the coroutine to go on with (one to
+  // resume, or one that has settled by this and whose end travels on), or null. May destroy the one
+  // that settled.
   using OnSettled = PromiseBase* (*)(PromiseBase&, void* owner);
 
   PromiseBase(const PromiseBase&) = delete;
@@ -74,9 +76,6 @@ class PromiseBase {
 
   // The trampoline: resumes `coroutine` and, as long as coroutines settle, those who wait for them.
   static void resume(PromiseBase& coroutine);
-  // Delivers a coroutine that settled without being resumed (its last child came home) to whoever
-  // waits for it.
-  static void deliver(PromiseBase& settled);
 
  protected:
   enum class State : uint8_t { kRunning, kValue, kError };

@@ -29,8 +29,7 @@ PromiseBase* Scope::on_child_settled(PromiseBase& child, void* owner) {
       if (open->running_ != 0) return nullptr;
     }
     waiting.joining_ = false;
-    PromiseBase::deliver(waiting);
-    return nullptr;
+    return &waiting;
   }
   if (!scope.waiting_) return nullptr;
   scope.waiting_ = false;

@@ -144,11 +144,12 @@ class WhenAll {
     }
     child.destroy();
     if (--all.running_ != 0) return nullptr;
-    if (!all.failed_) return all.owner_;
-    PromiseBase& failed_owner = *all.owner_;
-    failed_owner.fail(all.error_);
-    if (failed_owner.is_settled()) PromiseBase::deliver(failed_owner);
-    return nullptr;
+    PromiseBase& owner_of_all = *all.owner_;
+    if (all.failed_) {
+      owner_of_all.fail(all.error_);
+      if (!owner_of_all.is_settled()) return nullptr;  // children of its scopes still run
+    }
+    return &owner_of_all;
   }
 
   size_t count_;
