@@ -65,6 +65,10 @@ class BufferPool {
 
   Buffer take(size_t bytes);
 
+  // The loop's slot for the slab that `memory` lies in, or -1. For memory that came here as a plain
+  // span.
+  int fixed_slot_of(Bytes memory) const;
+
   uint64_t taken() const { return taken_; }
   uint64_t system_allocations() const { return system_allocations_; }
 
