@@ -173,6 +173,7 @@ std::vector<Sector> ModelDisk::possible_now(uint64_t sector) const {
   if (found == sectors_.end()) return {initial(sector)};
   const Versions& versions = found->second;
   size_t floor = floor_now(versions);
+  if (floor + 1 == versions.size()) return versions[floor].possible;
   std::vector<Sector> possible;
   if (floor == versions.size()) {
     possible.push_back(initial(sector));

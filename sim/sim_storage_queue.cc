@@ -153,7 +153,8 @@ void SimStorageQueue::fail_change(Change change, uint64_t number) {
   if (disk().log_) disk().log_->change_dropped(number);
   if (change.kind == ChangeKind::kResize || disk().random_.chance(50)) return;
   uint64_t block = std::max<uint64_t>(node_.limits().block_size, kSectorBytes);
-  change.length = disk().random_.below(change.length / block + 1) * block;
+  uint64_t end = (change.offset + disk().random_.below(change.length + 1)) / block * block;
+  change.length = std::max(end, change.offset) - change.offset;
   change.fua = false;
   if (change.kind == ChangeKind::kWrite) change.bytes.resize(change.length);
   if (change.length == 0) return;

@@ -55,11 +55,11 @@ int failures_of(Run run) {
 }
 
 TEST(ModelRunTest, ARawDiskInAFileHoldsWhatWasWritten) {
-  for_each_seed(40, [](uint64_t seed) { run_model_test(raw_image(), seed, ModelTestOptions()); });
+  for_each_seed(10, [](uint64_t seed) { run_model_test(raw_image(), seed, ModelTestOptions()); });
 }
 
 TEST(ModelRunTest, ARawDiskOnADeviceWithLargeBlocksHoldsWhatWasWritten) {
-  for_each_seed(40, [](uint64_t seed) {
+  for_each_seed(10, [](uint64_t seed) {
     ModelTestOptions options;
     options.disk = SimDiskOptions::block_device(options.size, seed % 2 ? 4096 : 512);
     run_model_test(raw_device_image(), seed, options);
@@ -117,7 +117,7 @@ DeviceCrashOptions crash_options() {
 }
 
 TEST(CrashSweepTest, ARawDiskKeepsWhatWasFlushed) {
-  for_each_seed(8, [](uint64_t seed) {
+  for_each_seed(4, [](uint64_t seed) {
     uint64_t crashes = run_device_crash_sweep(raw_image(), seed, crash_options());
     EXPECT_GT(crashes, 80u);
   });
@@ -200,7 +200,7 @@ DeviceFaultOptions fault_options() {
 }
 
 TEST(FaultSweepTest, ARawDiskReportsEveryErrorAndLosesNothing) {
-  for_each_seed(3, [](uint64_t seed) {
+  for_each_seed(2, [](uint64_t seed) {
     EXPECT_GT(run_device_fault_sweep(raw_image(), seed, fault_options()), 20u);
   });
 }
