@@ -128,6 +128,8 @@ Task<void> Funnel::flush_format() {
   }
   Result<void> done = co_await format_->flush().result();
   if (!done.ok()) node_.mark_broken(done.error());
+  // Another queue's flush failed while this one was under way: what was lost may have been ours.
+  if (done.ok() && node_.is_broken()) done = Error::from_errno(node_.broken_errno(), "flush");
   co_await settle(std::move(done));
 }
 
