@@ -2,19 +2,22 @@
 // Adding a driver to ringdisk ends with one line here.
 #include "app/drivers.h"
 
-#include "nodes/delay.h"
-#include "nodes/fault.h"
+#include "file/file_node.h"
 #include "nodes/mem.h"
 #include "nodes/null.h"
 #include "nodes/raw.h"
 #include "nodes/raw_admin.h"
+#include "qcow2/admin.h"
+#include "qcow2/driver.h"
 
 namespace ringdisk {
 
 Drivers make_drivers() {
   Drivers drivers;
+  drivers.storages.push_back(file::file_driver());
   drivers.storages.push_back(mem_driver());
   drivers.storages.push_back(null_driver());
+  drivers.formats.push_back(qcow2_driver());
   drivers.formats.push_back(raw_driver());
   return drivers;
 }
@@ -22,6 +25,7 @@ Drivers make_drivers() {
 std::vector<std::unique_ptr<FormatAdmin>> make_format_admins() {
   std::vector<std::unique_ptr<FormatAdmin>> admins;
   admins.push_back(std::make_unique<RawAdmin>());
+  admins.push_back(make_qcow2_admin());
   return admins;
 }
 

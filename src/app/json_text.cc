@@ -2,6 +2,7 @@
 // Layout and escaping (RFC 8259, section 7).
 #include "app/json_text.h"
 
+#include <bit>
 #include <cstdio>
 
 namespace ringdisk {
@@ -23,24 +24,17 @@ CodePoint decode_front(std::string_view text) {
   };
   const uint32_t first = byte(0);
   if (first < 0x80) return {first, 1};
-  size_t bytes = 0;
-  uint32_t value = 0, least = 0;
-  if ((first & 0xe0) == 0xc0) {
-    bytes = 2, value = first & 0x1f, least = 0x80;
-  } else if ((first & 0xf0) == 0xe0) {
-    bytes = 3, value = first & 0x0f, least = 0x800;
-  } else if ((first & 0xf8) == 0xf0) {
-    bytes = 4, value = first & 0x07, least = 0x10000;
-  } else {
-    return {kReplacement, 1};
-  }
-  if (text.size() < bytes) return {kReplacement, 1};
+  // How many bytes the first one announces; fewer than two: it cannot stand first.
+  const auto bytes = static_cast<size_t>(std::countl_one(static_cast<uint8_t>(first)));
+  constexpr uint32_t kLeast[] = {0, 0, 0x80, 0x800, 0x10000};
+  if (bytes < 2 || bytes > 4 || text.size() < bytes) return {kReplacement, 1};
+  uint32_t value = first & (0x7fu >> bytes);
   for (size_t at = 1; at < bytes; ++at) {
     if ((byte(at) & 0xc0) != 0x80) return {kReplacement, 1};
     value = value << 6 | (byte(at) & 0x3f);
   }
   const bool is_surrogate = value >= 0xd800 && value < 0xe000;
-  if (value < least || value > 0x10ffff || is_surrogate) return {kReplacement, 1};
+  if (value < kLeast[bytes] || value > 0x10ffff || is_surrogate) return {kReplacement, 1};
   return {value, bytes};
 }
 
