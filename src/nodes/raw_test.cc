@@ -255,7 +255,9 @@ Task<void> write_half(DeviceNode& node, Shard& shard) {
   GuestOffset at(shard.index() == 0 ? 0 : 2);
   Result<void> written =
       co_await queue->write(at, ConstBuffers(as_bytes(half)), WriteOptions()).result();
-  if (!written.ok()) EXPECT_EQ(written.error().kind, ErrorKind::kDenied);
+  if (!written.ok()) {
+    EXPECT_EQ(written.error().kind, ErrorKind::kDenied);
+  }
 }
 
 TEST(ProbedRawTest, HalvesOfAHeaderFromTwoShardsNeverMeet) {
