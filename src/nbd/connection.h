@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One connection from its first byte to its last, on the shard that serves it: the handshake within its time, then the
-// session. Nothing of it is left when this is done.
+// One connection from its first byte to its last, on the shard that serves it: the handshake within
+// its time, then the session. Nothing of it is left when this is done.
 #pragma once
 
 #include <memory>
@@ -25,8 +25,9 @@ struct ConnectionTerms {
   HandOverLimits hand_over;
 };
 
-// On the calling shard, whose stream it is. Errors end only this connection: kTimeout (handshake), kProtocol and kLimit (the
-// client broke the rules; with a note), the stream's, the device's. Cancelling `stop` ends it cleanly, without an error.
+// On the calling shard, whose stream it is. Errors end only this connection: kTimeout (handshake),
+// kProtocol and kLimit (the client broke the rules; with a note), the stream's, the device's.
+// Cancelling `stop` ends it cleanly, without an error.
 Task<void> serve_connection(const ConnectionTerms& terms, Stream& stream, CancelToken stop);
 
 }  // namespace ringdisk::nbd

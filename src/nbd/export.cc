@@ -13,8 +13,8 @@ Export::Export(ExportOptions options, size_t shard_count)
 }
 
 uint16_t Export::transmission_flags(bool structured_replies) const {
-  // Multi-conn holds for writable exports too: the queues of all connections share one device, and a flush of any queue
-  // covers what completed on any other (the block contract).
+  // Multi-conn holds for writable exports too: the queues of all connections share one device, and
+  // a flush of any queue covers what completed on any other (the block contract).
   uint16_t flags =
       kFlagHasFlags | kFlagSendFlush | kFlagSendFua | kFlagSendCache | kFlagCanMultiConn;
   if (structured_replies) flags |= kFlagSendDf;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Export: one disk under one name, as clients see it. The server owns its exports; sessions on all shards use them.
+// Export: one disk under one name, as clients see it. The server owns its exports; sessions on all
+// shards use them.
 //
-// A DeviceQueue belongs to one shard, so an export keeps one queue a shard, opened when the first session (or the first
-// batch handed over) needs it there and shared by all sessions of that shard:
+// A DeviceQueue belongs to one shard, so an export keeps one queue a shard, opened when the first
+// session (or the first batch handed over) needs it there and shared by all sessions of that shard:
 //
-//   slots_   [ shard 0: queue ][ shard 1: - ][ shard 2: queue ]      slot i is touched on shard i alone
+//   slots_ [ shard 0: queue ][ shard 1: - ][ shard 2: queue ]   slot i: on shard i alone
 #pragma once
 
 #include <cstdint>
@@ -38,7 +39,8 @@ class Export {
   const std::string& description() const { return options_.description; }
   bool is_read_only() const { return options_.read_only || options_.device->is_read_only(); }
   uint64_t size() const { return options_.device->size().value(); }
-  // The protocol's transmission flags ("Transmission flags"). DF is offered with structured replies only.
+  // The protocol's transmission flags ("Transmission flags"). DF is offered with structured replies
+  // only.
   uint16_t transmission_flags(bool structured_replies) const;
 
   // The queue of the calling shard, opened if need be. Errors: the device's.

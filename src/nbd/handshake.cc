@@ -11,10 +11,12 @@
 namespace ringdisk::nbd {
 namespace {
 
-// An option larger than we look at is skipped and refused, up to this size; beyond it the client is thrown out.
+// An option larger than we look at is skipped and refused, up to this size; beyond it the client is
+// thrown out.
 constexpr uint32_t kOptionSkipBytesMax = 16 << 20;
 
-// Everything below us takes any alignment (block/access pads), so these are the protocol's defaults.
+// Everything below us takes any alignment (block/access pads), so these are the protocol's
+// defaults.
 constexpr uint32_t kBlockSizeMinimum = 1;
 constexpr uint32_t kBlockSizePreferred = 4096;
 
@@ -23,7 +25,8 @@ constexpr std::string_view kBaseNamespace = "base:";
 
 static_assert(limits::kNbdOptionBytesMax <= ReceiveBuffer::kContiguousMax);
 
-// Whether one of the queries asks for base:allocation. Unknown contexts and namespaces are to be ignored.
+// Whether one of the queries asks for base:allocation. Unknown contexts and namespaces are to be
+// ignored.
 bool selects_allocation(const MetaContextRequest& request, bool lists) {
   if (lists && request.queries.empty()) return true;
   return std::any_of(request.queries.begin(), request.queries.end(), [lists](auto query) {

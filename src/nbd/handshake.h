@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Handshake: the server's side of fixed newstyle negotiation (doc/proto.md, "Handshake"). The client asks options one after
-// another, until EXPORT_NAME or GO begins the transmission, ABORT ends the connection, or a bound is reached: options in
-// all (limits::kNbdHandshakeOptionsMax), bytes of one option, and time, which is the caller's affair.
+// Handshake: the server's side of fixed newstyle negotiation (doc/proto.md, "Handshake"). The
+// client asks options one after another, until EXPORT_NAME or GO begins the transmission, ABORT
+// ends the connection, or a bound is reached: options in all (limits::kNbdHandshakeOptionsMax),
+// bytes of one option, and time, which is the caller's affair.
 //
-//   greeting ──> client flags ──> option ──> replies ──> option ──> … ──> GO: transmission | ABORT: end
+//   greeting ──> client flags ──> option ──> replies ──> … ──> GO: transmission | ABORT: end
 //
-// Belongs to one connection, on its shard. Refused by name: STARTTLS and EXTENDED_HEADERS (not here yet).
+// Belongs to one connection, on its shard. Refused by name: STARTTLS and EXTENDED_HEADERS (not here
+// yet).
 #pragma once
 
 #include <array>
@@ -34,7 +36,8 @@ class Handshake {
             Diagnostics& diagnostics)
       : stream_(stream), input_(input), exports_(exports), diagnostics_(diagnostics) {}
 
-  // Once. Errors: kProtocol and kLimit (the client; with a note that says what it did), kCancelled, the stream's.
+  // Once. Errors: kProtocol and kLimit (the client; with a note that says what it did), kCancelled,
+  // the stream's.
   Task<Negotiated> run(CancelToken token);
 
  private:

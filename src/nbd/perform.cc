@@ -15,7 +15,8 @@ GuestRange range_of(const RequestHeader& header) {
   return GuestRange(GuestOffset(header.offset), ByteCount(header.length));
 }
 
-// Appends `length` bytes to the chunks of a read. The last chunk that fits takes all the rest, as data.
+// Appends `length` bytes to the chunks of a read. The last chunk that fits takes all the rest, as
+// data.
 void add_chunk(Request& request, uint64_t at, uint64_t length, bool is_hole) {
   if (request.chunk_count != 0) {
     ReadChunk& last = request.chunks[request.chunk_count - 1];
@@ -99,8 +100,8 @@ uint32_t state_of(const BlockStatus& status) {
   return (status.data ? 0 : kStateHole) | (status.zero ? kStateZero : 0);
 }
 
-// The extents of base:allocation, encoded into the request's buffer. Ends early at a bound: the protocol lets a reply cover
-// less than was asked for, as long as it covers something.
+// The extents of base:allocation, encoded into the request's buffer. Ends early at a bound: the
+// protocol lets a reply cover less than was asked for, as long as it covers something.
 class DescriptorList {
  public:
   explicit DescriptorList(Request& request)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The numbers of the NBD protocol, by the names of its document (doc/proto.md of the NetworkBlockDevice project, sections
-// "Values" and "Reserved Magic values"), with the prefix NBD_ left out. All integers on the wire are big-endian.
+// The numbers of the NBD protocol, by the names of its document (doc/proto.md of the
+// NetworkBlockDevice project, sections "Values" and "Reserved Magic values"), with the prefix NBD_
+// left out. All integers on the wire are big-endian.
 #pragma once
 
 #include <cstddef>
@@ -97,7 +98,8 @@ inline constexpr uint16_t kReplyDone = 1 << 0;
 inline constexpr uint32_t kStateHole = 1 << 0;
 inline constexpr uint32_t kStateZero = 1 << 1;
 
-// Error values of replies; the numbers are those of errno on Linux, but the protocol knows these alone.
+// Error values of replies; the numbers are those of errno on Linux, but the protocol knows these
+// alone.
 enum class WireError : uint32_t {
   kNone = 0,
   kPermission = 1,

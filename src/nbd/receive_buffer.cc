@@ -10,8 +10,8 @@
 namespace ringdisk::nbd {
 namespace {
 
-// With less room than this at the end of the memory, the unused tail is moved to the front: a system call for a few bytes
-// costs more than copying what is at most one request.
+// With less room than this at the end of the memory, the unused tail is moved to the front: a
+// system call for a few bytes costs more than copying what is at most one request.
 constexpr size_t kRoomMin = 16 << 10;
 
 Error closed_early() { return Error::of(ErrorKind::kProtocol, "receive"); }

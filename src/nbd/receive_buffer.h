@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// ReceiveBuffer: what a connection has received and nobody has used yet. One system call brings as many requests as the
-// socket holds; they are parsed where they lie, and the payload of a small write goes to the device from there.
+// ReceiveBuffer: what a connection has received and nobody has used yet. One system call brings as
+// many requests as the socket holds; they are parsed where they lie, and the payload of a small
+// write goes to the device from there.
 //
-//   memory_  [ used | received() ......... | room ]        consume() moves the first border, receive() the second
-//                   ^begin_                ^end_
+//   memory_  [ used | received() ......... | room ]   consume() moves the first border,
+//                   ^begin_                ^end_     receive() the second
 //
-// A pin keeps received bytes at their place until a write from there is done. When room is needed and the memory is pinned,
-// reading goes on in another piece of memory, into which the unused tail is copied; there are at most kPiecesMax, so a
-// slow device ends in the socket not being read. Belongs to one connection, on its shard.
+// A pin keeps received bytes at their place until a write from there is done. When room is needed
+// and the memory is pinned, reading goes on in another piece of memory, into which the unused tail
+// is copied; there are at most kPiecesMax, so a slow device ends in the socket not being read.
+// Belongs to one connection, on its shard.
 #pragma once
 
 #include <array>
@@ -51,7 +53,8 @@ class ReceiveBuffer {
  public:
   // A batch of 64 writes of 4 KiB fits; more would leave the second-level cache before it is used.
   static constexpr size_t kPieceBytes = size_t{256} << 10;
-  // As much as may be wanted in one piece: the payload of a write in place, or of an option, and a header.
+  // As much as may be wanted in one piece: the payload of a write in place, or of an option, and a
+  // header.
   static constexpr size_t kContiguousMax = (size_t{64} << 10) + 64;
   static constexpr uint32_t kPiecesMax = 4;
 
@@ -65,14 +68,15 @@ class ReceiveBuffer {
   void consume(size_t bytes);
   ReceivePin pin();
 
-  // Receives at least one and at most `bytes_max` more bytes; gives how many, 0: the peer has closed its side. What
-  // received() gave before may have moved. Errors: the stream's, kCancelled.
+  // Receives at least one and at most `bytes_max` more bytes; gives how many, 0: the peer has
+  // closed its side. What received() gave before may have moved. Errors: the stream's, kCancelled.
   Task<size_t> receive(size_t bytes_max, CancelToken token);
   // Until received() has `bytes`, at most kContiguousMax. kProtocol where the stream ends before.
   Task<void> require(size_t bytes, CancelToken token);
   // The next `bytes` of the stream are thrown away.
   Task<void> skip(uint64_t bytes, CancelToken token);
-  // The next target.size() bytes of the stream, received straight into `target` as far as they are not here yet.
+  // The next target.size() bytes of the stream, received straight into `target` as far as they are
+  // not here yet.
   Task<void> receive_into(MutableBytes target, CancelToken token);
 
  private:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Composing replies. Where structured replies are agreed on, reads, block status and errors use them, and success without
-// payload is a simple reply, which is shorter ("Structured reply chunk message" allows it).
+// Composing replies. Where structured replies are agreed on, reads, block status and errors use
+// them, and success without payload is a simple reply, which is shorter ("Structured reply chunk
+// message" allows it).
 #include "nbd/reply.h"
 
 namespace ringdisk::nbd {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The reply to a request as a list of parts: headers, written into the request's own memory, and payload where it lies.
-// Pure but for the request it fills in.
+// The reply to a request as a list of parts: headers, written into the request's own memory, and
+// payload where it lies. Pure but for the request it fills in.
 #pragma once
 
 #include "nbd/request.h"

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// ReplyWriter: sends the replies of one connection. Finished requests queue up here; the writer is woken through the shard's
-// ready queue, so that all requests that finish in one turn leave in one system call. Belongs to a session, on its shard.
+// ReplyWriter: sends the replies of one connection. Finished requests queue up here; the writer is
+// woken through the shard's ready queue, so that all requests that finish in one turn leave in one
+// system call. Belongs to a session, on its shard.
 //
-//   add(r1) add(r2) add(r3)  ──>  outgoing_ [r1 r2 r3]  ──run()──>  one write_all of their parts  ──>  pool.give_back
+//   add(r1) add(r2) ─> outgoing_ [r1 r2] ─run()─> one write_all of their parts ─> give_back
 #pragma once
 
 #include <array>
@@ -17,7 +18,8 @@ namespace ringdisk::nbd {
 
 class ReplyWriter {
  public:
-  // `reading` is cancelled when the client takes no more replies: then there is no use in reading its requests.
+  // `reading` is cancelled when the client takes no more replies: then there is no use in reading
+  // its requests.
   ReplyWriter(Stream& stream, RequestPool& pool, CancelSource& reading)
       : stream_(stream), pool_(pool), reading_(reading) {}
 

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Request: one request of a client from the moment it was parsed until its reply is sent, with all the memory it needs;
-// and RequestPool, which keeps them for reuse and bounds how many, and how many bytes of payload, are in flight.
+// Request: one request of a client from the moment it was parsed until its reply is sent, with all
+// the memory it needs; and RequestPool, which keeps them for reuse and bounds how many, and how
+// many bytes of payload, are in flight.
 //
-//   RequestPool ─take─> session: parsed ─> perform(): device ─> ReplyWriter: encoded, sent ─give_back─> RequestPool
+//   RequestPool ─take─> session: parsed ─> perform(): device ─> ReplyWriter: encoded, sent ─>
+//   back to the RequestPool
 //
-// A request belongs to its session's shard; while it is handed over, its header, memory and outcome are touched on the
-// other shard alone.
+// A request belongs to its session's shard; while it is handed over, its header, memory and outcome
+// are touched on the other shard alone.
 #pragma once
 
 #include <sys/uio.h>
@@ -70,7 +72,8 @@ class RequestPool {
   RequestPool() = default;
   ~RequestPool() { CHECK_EQ(in_flight_, uint32_t{0}); }
 
-  // A request of its own for the caller, or null where one of the bounds is reached: then wait for room().
+  // A request of its own for the caller, or null where one of the bounds is reached: then wait for
+  // room().
   Request* try_take(uint64_t payload_bytes);
   // With its memory; the reply is sent or not wanted any more.
   void give_back(Request& request);

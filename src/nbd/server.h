@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Server: the NBD server as the command line and tests see it. It listens on several addresses, accepts on its home shard
-// (the one that calls it), and spreads the connections over all shards, each to the shard that has the fewest. A session
-// stays on its shard; a stop ends cleanly: accept no more, finish what runs, send the replies, flush, close.
+// Server: the NBD server as the command line and tests see it. It listens on several addresses,
+// accepts on its home shard (the one that calls it), and spreads the connections over all shards,
+// each to the shard that has the fewest. A session stays on its shard; a stop ends cleanly: accept
+// no more, finish what runs, send the replies, flush, close.
 //
 //   nbd::ServerOptions options;
 //   options.addresses.push_back(UnixAddress(…));
 //   nbd::Server server(world, std::move(options), std::move(exports));
 //   co_await server.listen();              // now clients can connect; say that the server is ready
-//   co_await server.run(stop);             // until `stop` is cancelled and all is drained; the error of the last flush
+//   co_await server.run(stop);             // until `stop` is cancelled and all is drained
 //
 // The devices of the exports are still open afterwards, without queues of ours.
 #pragma once
@@ -45,7 +46,8 @@ class Server {
   Task<void> listen();
   // Where it listens, with the ports the system chose. After listen().
   std::vector<Address> addresses() const;
-  // Serves until `stop` is cancelled (on the calling shard, the one of listen()), then drains. Once.
+  // Serves until `stop` is cancelled (on the calling shard, the one of listen()), then drains.
+  // Once.
   Task<void> run(CancelToken stop);
 
   // home shard only

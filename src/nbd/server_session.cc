@@ -12,14 +12,15 @@
 namespace ringdisk::nbd {
 namespace {
 
-// Payload of one batch before its replies are sent: what the second-level cache still holds when they go to the socket.
+// Payload of one batch before its replies are sent: what the second-level cache still holds when
+// they go to the socket.
 constexpr uint64_t kBatchBytesMax = 256 << 10;
 // The same while another shard may take half: enough work to be worth it.
 constexpr uint64_t kSharedBatchBytesMax = 2 << 20;
 // Work below this is not measured: reading the clock twice would cost a good part of it.
 constexpr uint64_t kMeasuredUnitsMin = 8;
-// After a large write the next one is expected: only its header is received through the buffer, so that its payload is not
-// copied out of it.
+// After a large write the next one is expected: only its header is received through the buffer, so
+// that its payload is not copied out of it.
 constexpr size_t kReceiveAfterLargeWrite = 4096;
 
 // Cancels the session's reading when the server stops.
@@ -112,7 +113,8 @@ Task<void> ServerSession::receive_requests(Scope& scope) {
     Batch batch;
     Parsed parsed = parse_batch(batch);
     start(scope, batch);
-    // The writer goes first, and so does everybody else on this shard: a busy client starves nobody.
+    // The writer goes first, and so does everybody else on this shard: a busy client starves
+    // nobody.
     co_await Yield();
     if (parsed == Parsed::kEnd) break;
     if (parsed == Parsed::kMore) continue;
@@ -172,7 +174,8 @@ ServerSession::Parsed ServerSession::violate(ErrorKind kind, std::string text) {
   return Parsed::kEnd;
 }
 
-// Whether a batch is large enough to be started. Where another shard could take half of it, it may grow.
+// Whether a batch is large enough to be started. Where another shard could take half of it, it may
+// grow.
 bool ServerSession::is_full(const Batch& batch) {
   if (batch.count == batch.requests.size() || batch.bytes >= kSharedBatchBytesMax) return true;
   if (batch.bytes < kBatchBytesMax) return false;
@@ -211,6 +214,7 @@ ServerSession::Parsed ServerSession::parse_request(const RequestHeader& header, 
   }
   bool in_place = writes && header.length <= kInPlaceWriteBytesMax;
   if (in_place && input_.received().size() < kRequestHeaderBytes + header.length) {
+    receive_bytes_max_ = ReceiveBuffer::kPieceBytes;
     return Parsed::kBytes;
   }
   bool is_right = verdict == WireError::kNone;
@@ -288,7 +292,8 @@ void ServerSession::hand_over_half(Scope& scope, Batch& batch) {
   scope.spawn(run_elsewhere(*other, moved));
 }
 
-// Does the device's part on the other shard, with its queue; the memory and the replies stay this shard's.
+// Does the device's part on the other shard, with its queue; the memory and the replies stay this
+// shard's.
 Task<void> ServerSession::run_elsewhere(Shard& other, Batch moved) {
   auto perform_there = [this, &moved] { return perform_all(served_, moved); };
   Result<void> done = co_await other.call(perform_there).result();

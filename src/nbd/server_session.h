@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// ServerSession: the transmission phase of one connection, on one shard. Requests are parsed from the receive buffer as many
-// as are there, each runs as a child of the session's scope, and replies leave together:
+// ServerSession: the transmission phase of one connection, on one shard. Requests are parsed from
+// the receive buffer as many as are there, each runs as a child of the session's scope, and replies
+// leave together:
 //
-//   receive ──> [r1 r2 … rn] ──> spawn perform(r1) … perform(rn) ──> yield: the writer sends what is done ──> receive
-//        │ batch, saturated              └ the second half goes to an idle shard as a whole (nbd/hand_over.h)
-//        └ bounds of RequestPool reached: wait for room, the socket is not read
+//   receive ──> [r1 r2 … rn] ──> spawn perform(r1) … perform(rn) ──> yield: the writer sends
+//      │            │             └ saturated: half goes to an idle shard (nbd/hand_over.h)
+//      │            └ bounds of RequestPool reached: wait for room, the socket is not read
+//      └─────────────────────────────────────────────────────────────── and again
 //
-// Cached requests complete while they are spawned, so a batch costs two system calls whatever its size. The price: replies
-// wait for the batch they came with, which kBatchBytesMax bounds.
+// Cached requests complete while they are spawned, so a batch costs two system calls whatever its
+// size. The price: replies wait for the batch they came with, which kBatchBytesMax bounds.
 #pragma once
 
 #include <array>
@@ -23,8 +25,8 @@
 
 namespace ringdisk::nbd {
 
-// Writes up to this length go to the device from where they were received; larger ones are received into memory of their
-// own, aligned, without passing through the receive buffer.
+// Writes up to this length go to the device from where they were received; larger ones are received
+// into memory of their own, aligned, without passing through the receive buffer.
 inline constexpr uint32_t kInPlaceWriteBytesMax = 64 * 1024;
 static_assert(kInPlaceWriteBytesMax + kRequestHeaderBytes <= ReceiveBuffer::kContiguousMax);
 
@@ -37,8 +39,8 @@ class ServerSession {
   ServerSession(const World& world, Stream& stream, ReceiveBuffer& input,
                 const Negotiated& negotiated, const HandOverLimits& hand_over);
 
-  // Until the client says goodbye or vanishes, breaks the protocol (kProtocol, kLimit, with a note), or `stop` is
-  // cancelled; then finishes what runs and sends the replies. Once.
+  // Until the client says goodbye or vanishes, breaks the protocol (kProtocol, kLimit, with a
+  // note), or `stop` is cancelled; then finishes what runs and sends the replies. Once.
   Task<void> run(CancelToken stop);
 
   // this shard only; for tests

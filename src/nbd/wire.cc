@@ -246,7 +246,6 @@ WireError wire_error_of(const Error& error, bool fast_zero) {
     default:
       break;
   }
-  if (fast_zero && error.kind == ErrorKind::kUnsupported) return WireError::kNotSupported;
   return WireError::kIo;
 }
 

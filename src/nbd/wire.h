@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// What stands on the wire of NBD, as values: parsing of what a client sends, encoding of what a server answers. Pure
-// functions over bounded spans: no I/O, no state. Parsers take any bytes whatever; encoders are given enough room (the
-// sizes are in protocol.h) and give what they have written.
+// What stands on the wire of NBD, as values: parsing of what a client sends, encoding of what a
+// server answers. Pure functions over bounded spans: no I/O, no state. Parsers take any bytes
+// whatever; encoders are given enough room (the sizes are in protocol.h) and give what they have
+// written.
 //
-// Layouts after doc/proto.md, sections "Newstyle negotiation", "Option types", "Option reply types", "Request message",
-// "Simple reply message", "Structured reply types".
+// Layouts after doc/proto.md, sections "Newstyle negotiation", "Option types", "Option reply
+// types", "Request message", "Simple reply message", "Structured reply types".
 #pragma once
 
 #include <cstdint>
@@ -38,7 +39,8 @@ struct ExportRequest {
 // kInvalid: the lengths contradict each other, or the name is no string of the protocol.
 Result<ExportRequest> parse_export_request(Bytes payload);
 
-// LIST_META_CONTEXT and SET_META_CONTEXT:  | name length 4 | name | number of queries 4 | (length 4 | query) … |
+// LIST_META_CONTEXT and SET_META_CONTEXT:  | name length 4 | name | number of queries 4 | (length 4
+// | query) … |
 struct MetaContextRequest {
   std::string_view export_name;  // views of the payload
   std::vector<std::string_view> queries;
@@ -64,7 +66,7 @@ Bytes encode_info_block_size(MutableBytes target, uint32_t minimum, uint32_t pre
 
 // --- transmission --------------------------------------------------------------------------------
 
-//   request:  | magic 4 | flags 2 | type 2 | cookie 8 | offset 8 | length 4 | payload of a write … |
+//   request:  | magic 4 | flags 2 | type 2 | cookie 8 | offset 8 | length 4 | payload … |
 struct RequestHeader {
   uint16_t flags = 0;
   Command command{};
@@ -82,11 +84,12 @@ struct RequestTerms {
   bool structured_replies = false;
   bool block_status = false;  // a metadata context is selected
 };
-// Whether the request may go to the device: kNone, or what is to be answered. ("Error values", "Request types".)
+// Whether the request may go to the device: kNone, or what is to be answered. ("Error values",
+// "Request types".)
 WireError judge_request(const RequestHeader& request, const RequestTerms& terms);
 
-// The protocol's value for an error of ours. `fast_zero`: NBD_CMD_FLAG_FAST_ZERO was given, the only case in which the
-// protocol knows "not supported".
+// The protocol's value for an error of ours. `fast_zero`: NBD_CMD_FLAG_FAST_ZERO was given, the
+// only case in which the protocol knows "not supported".
 WireError wire_error_of(const Error& error, bool fast_zero);
 
 //   simple reply:  | magic 4 | error 4 | cookie 8 | data of a read … |
