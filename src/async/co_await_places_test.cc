@@ -465,7 +465,9 @@ bool run_once(const Place& place, int fail_at, bool suspends) {
     Result<int> result = root.take_result();
     const bool was_to_fail = fail_at >= 0 && fail_at < run.steps();
     EXPECT_EQ(result.ok(), !was_to_fail);
-    if (!result.ok()) EXPECT_EQ(result.error().errno_value, EIO);
+    if (!result.ok()) {
+      EXPECT_EQ(result.error().errno_value, EIO);
+    }
   }
   EXPECT_EQ(run.alive(), 0u) << "leaked";
   EXPECT_EQ(run.wrong(), "");

@@ -66,11 +66,11 @@ Task<void> note_void(StackDepth& depth) {
 }
 
 Task<void> await_tasks(StackDepth& depth) {
-  int sum = 0;
+  int64_t sum = 0;
   for (int i = 0; i < kAwaits; ++i) sum += i;  // keeps a local alive over the loop below
   for (int i = 0; i < kAwaits; ++i) {
     int one = co_await note_and_give(depth);
-    sum -= one * i;
+    sum -= int64_t{one} * i;
   }
   EXPECT_EQ(sum, 0);
 }

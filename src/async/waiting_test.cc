@@ -30,7 +30,9 @@ Task<void> wait_and_log(Event& event, std::string& log, char name) {
 Task<void> wait_or_cancel_and_log(Event& event, CancelToken token, std::string& log) {
   Result<void> woken = co_await event.wait_or_cancel(token);
   log += woken.ok() ? '+' : '-';
-  if (!woken.ok()) EXPECT_EQ(woken.error().kind, ErrorKind::kCancelled);
+  if (!woken.ok()) {
+    EXPECT_EQ(woken.error().kind, ErrorKind::kCancelled);
+  }
 }
 
 TEST(EventTest, LetsAllWhoWaitPassInOrderAndAllWhoComeLater) {
