@@ -4,8 +4,8 @@
 // kept (crash_log.h), and what is left is opened and verified in a new world. Thousands of crashes
 // cost one run of the workload.
 //
-//   run_crash_sweep(scenario, seed, options)      any scenario: several files, snapshots, an operation of several steps
-//   run_device_crash_sweep(format, seed, …)       random requests to a disk of a format, from several shards
+//   run_crash_sweep(scenario, seed, options)      any: several files, operations of several steps
+//   run_device_crash_sweep(format, seed, …)       random requests to a disk, from several shards
 //
 // A failure names the seed, the event and the subset seed; RINGDISK_SEED runs that seed's sweep
 // again.

@@ -8,7 +8,7 @@
 // than one right content while a write to it is under way, after a write that failed, after a
 // discard (as before, zeros, or what lay below), and after a crash:
 //
-//   versions of one sector:   v0 ── v1 ── v2 ── v3         v1 completed before a flush that has completed: the floor
+//   versions of one sector:   v0 ── v1 ── v2 ── v3     v1 is covered by a flush: the floor;
 //                                   └── after a crash: v1, v2 or v3, as far as they had begun
 //
 // The caller keeps changes that are under way at the same time from overlapping in their bytes;

@@ -22,7 +22,7 @@ Task<void> run_steps(const World& world, const ImageFormat& format, SimDisk& dis
   Result<void> worked = co_await work_and_verify(world, *node, workload).result();
   co_await node->close();
   co_await std::move(worked);
-  node = co_await format.open(world, storage_of(disk), true);
+  node = co_await format.open(world, storage_of(disk, true), true);
   Result<void> verified = co_await workload.verify(*node).result();
   co_await node->close();
   co_await std::move(verified);
@@ -31,8 +31,9 @@ Task<void> run_steps(const World& world, const ImageFormat& format, SimDisk& dis
 
 }  // namespace
 
-std::unique_ptr<SharedStorage> storage_of(SimDisk& disk) {
-  return std::make_unique<SharedStorage>(std::make_unique<SimStorageNode>(disk, "sim", 1));
+std::unique_ptr<SharedStorage> storage_of(SimDisk& disk, bool read_only) {
+  auto node = std::make_unique<SimStorageNode>(disk, "sim", 1, read_only);
+  return std::make_unique<SharedStorage>(std::move(node));
 }
 
 Task<void> create_image(const World& world, const ImageFormat& format, SimDisk& disk,

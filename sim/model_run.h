@@ -4,7 +4,7 @@
 // and opening again.
 //
 //   TEST(Qcow2ModelTest, HoldsWhatWasWritten) {
-//     for_each_seed(100, [](uint64_t seed) { run_model_test(qcow2_image(), seed, ModelTestOptions()); });
+//     for_each_seed(100, [](uint64_t seed) { run_model_test(image, seed, options); });
 //   }
 #pragma once
 
@@ -30,6 +30,6 @@ void run_model_test(const ImageFormat& format, uint64_t seed, const ModelTestOpt
 // each on shard 0 of a world.
 Task<void> create_image(const World& world, const ImageFormat& format, SimDisk& disk,
                         ByteCount size);
-std::unique_ptr<SharedStorage> storage_of(SimDisk& disk);
+std::unique_ptr<SharedStorage> storage_of(SimDisk& disk, bool read_only = false);
 
 }  // namespace ringdisk::sim

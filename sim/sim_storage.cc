@@ -11,11 +11,11 @@
 namespace ringdisk::sim {
 namespace {
 
-StorageLimits limits_of(const SimDiskOptions& options) {
+StorageLimits limits_of(const SimDiskOptions& options, bool read_only) {
   StorageLimits limits;
   limits.block_size = options.block_size;
   limits.memory_alignment = options.memory_alignment;
-  limits.read_only = options.read_only;
+  limits.read_only = options.read_only || read_only;
   limits.grows = options.grows;
   limits.grown_reads_zero = options.grows && options.grown_reads_zero && !options.stale;
   limits.fast_zero = options.fast_zero;
@@ -52,6 +52,7 @@ SimDisk::SimDisk(const SimDisk& other, uint64_t event, uint64_t subset_seed, Cra
       state_(other.log_->image_at(event, other.log_number_, subset_seed)),
       log_(log),
       faults_(faults) {
+  options_.flush_lies = false;
   if (log_) log_number_ = log_->add_disk(state_);
 }
 
@@ -63,8 +64,8 @@ void SimDisk::poke(uint64_t offset, Bytes source) {
   if (log_) log_->replace_disk(log_number_, state_);
 }
 
-SimStorageNode::SimStorageNode(SimDisk& disk, std::string name, uint32_t id)
-    : StorageNode(std::move(name), id), disk_(disk), limits_(limits_of(disk.options())) {
+SimStorageNode::SimStorageNode(SimDisk& disk, std::string name, uint32_t id, bool read_only)
+    : StorageNode(std::move(name), id), disk_(disk), limits_(limits_of(disk.options(), read_only)) {
   ++disk_.open_nodes_;
 }
 

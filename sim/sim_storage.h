@@ -86,7 +86,7 @@ class SimDisk {
 
 class SimStorageNode final : public StorageNode {
  public:
-  SimStorageNode(SimDisk& disk, std::string name, uint32_t id);
+  SimStorageNode(SimDisk& disk, std::string name, uint32_t id, bool read_only = false);
   ~SimStorageNode() override;
 
   const char* driver() const override { return "sim"; }

@@ -46,8 +46,8 @@ void print_seed_and_die(int signal_number) {
 
 int main(int argc, char** argv) {
   ::testing::InitGoogleMock(&argc, argv);
-  // Our code is built without exceptions: one that the standard library throws would be caught above
-  // frames whose destructors have not run. It is to end the process instead, with its stack.
+  // Our code is built without exceptions: one that the standard library throws would be caught
+  // above frames whose destructors have not run. It is to end the process instead, with its stack.
   ::testing::GTEST_FLAG(catch_exceptions) = false;
   ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
   ::testing::UnitTest::GetInstance()->listeners().Append(new SeedPrinter);
