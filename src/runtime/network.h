@@ -58,6 +58,7 @@ class Connection {
 class Listener {
  public:
   virtual ~Listener() = default;
+  // One at a time, on the shard that listens.
   virtual Task<std::unique_ptr<Connection>> accept(CancelToken token) = 0;
   // Where it listens, with the port the system chose.
   virtual Address address() const = 0;

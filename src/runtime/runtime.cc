@@ -33,13 +33,17 @@ Runtime::Runtime(RuntimeOptions options, const Clock& clock, Log& log)
     : options_(complete(options)),
       clock_(clock),
       log_(log),
-      worker_threads_(limits::kBlockingThreadsMax) {}
+      worker_threads_(limits::kBlockingThreadsMax),
+      all_ended_(options_.shards - 1) {}
 
+// post() still looks at its shard after its message may have been delivered. So no shard goes
+// before everyone who posted, other shards and worker threads, is done with that.
 Runtime::~Runtime() {
   for (size_t i = 1; i < shards_.size(); ++i) {
     if (shards_[i]) shards_[i]->post(stops_[i]);
   }
-  // Not before: post() still looks at its shard after the message may have been delivered.
+  if (!threads_.empty()) all_ended_.wait();
+  worker_threads_.join();
   may_destroy_.count_down();
   for (std::thread& thread : threads_) thread.join();
 }
@@ -63,6 +67,7 @@ Result<void> Runtime::make_shard(uint32_t index) {
 void Runtime::drive(uint32_t index) {
   Shard& shard = *shards_[index];
   while (!stops_[index].is_delivered() || shard.has_work()) shard.turn(true);
+  all_ended_.count_down();
   may_destroy_.wait();
   shards_[index].reset();
 }
@@ -82,8 +87,11 @@ Result<void> Runtime::start() {
       made[index] = make_shard(index);
       bool is_made = made[index].ok();
       all_made.count_down();
-      if (!is_made) return;
-      drive(index);
+      if (is_made) {
+        drive(index);
+      } else {
+        all_ended_.count_down();
+      }
     });
   }
   all_made.wait();

@@ -49,12 +49,23 @@ class Runtime {
   auto run(F root) -> Result<typename std::invoke_result_t<F&, Shard&>::value_type> {
     using T = typename std::invoke_result_t<F&, Shard&>::value_type;
     Executor::Entered entered(shards_[0]->executor());
-    RootTask<T> task(root(*shards_[0]));
+    RootTask<T> task(run_root(root, *shards_[0]));
     while (!task.is_settled()) shards_[0]->turn(true);
     return task.take_result();
   }
 
  private:
+  // The shard looks up when the root task has ended, rather than sleep in that very turn.
+  template <class F, class T = typename std::invoke_result_t<F&, Shard&>::value_type>
+  static Task<T> run_root(F& root, Shard& shard) {
+    Result<T> result = co_await root(shard).result();
+    shard.stay_awake();
+    if constexpr (std::is_void_v<T>) {
+      co_await std::move(result);
+    } else {
+      co_return std::move(result);
+    }
+  }
   Result<std::unique_ptr<Loop>> make_loop();
   Result<void> make_shard(uint32_t index);
   void drive(uint32_t index);
@@ -67,7 +78,10 @@ class Runtime {
   // Tells a shard's thread to end; delivered there.
   class StopMessage final : public Message {
    public:
-    void deliver() override { delivered_ = true; }
+    void deliver() override {
+      delivered_ = true;
+      Shard::current().stay_awake();
+    }
     bool is_delivered() const { return delivered_; }
 
    private:
@@ -80,6 +94,8 @@ class Runtime {
   std::vector<Shard*> shard_pointers_;
   std::vector<std::thread> threads_;
 
+  // The end: all shards' threads have left their loops -> worker threads are joined -> shards go.
+  std::latch all_ended_;
   std::latch may_destroy_{1};
 };
 

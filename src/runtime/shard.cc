@@ -7,6 +7,7 @@
 #include "runtime/shard.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/limits.h"
 
@@ -14,7 +15,7 @@ namespace ringdisk {
 namespace {
 
 // How long a shard looks for messages before it sleeps, at the most. A wake-up costs the sender and
-// the woken about 20 us together (docs/decisions/0003), so looking longer than that burns more than
+// the woken about 20 us together (docs/decisions/0006), so looking longer than that burns more than
 // it saves.
 constexpr Duration kSpinLongest = std::chrono::microseconds(20);
 constexpr Duration kSpinShortest = std::chrono::microseconds(1);
@@ -51,7 +52,7 @@ void Shard::turn(bool may_sleep, uint32_t resumed_max) {
   uint32_t resumed = executor_.run_ready(resumed_max);
   load_.store(resumed, std::memory_order_relaxed);
   if (timers_.next()) timers_.fire(clock_.now());
-  if (!may_sleep || has_work()) {
+  if (!may_sleep || std::exchange(stays_awake_, false) || has_work()) {
     loop_->poll(Duration::zero());
   } else if (!spin_for_message()) {
     sleep_until_event();  // submits and waits in one system call

@@ -8,7 +8,7 @@
 //
 // One turn: deliver messages -> resume what is ready -> fire timers -> poll the loop, asleep if
 // nothing is to be done. Cost: about 0.5 us a round trip between shards that are awake, 20 us when
-// the other one sleeps (docs/decisions/0003); so a shard spins a little before it sleeps when
+// the other one sleeps (docs/decisions/0006); so a shard spins a little before it sleeps when
 // messages have been coming quickly.
 #pragma once
 
@@ -53,6 +53,9 @@ class Shard {
     return Sleep(timers_, clock_.now() + length, token);
   }
 
+  // The turn that runs now does not sleep: its driver wants to look at something. This shard only.
+  void stay_awake() { stays_awake_ = true; }
+
   // Any thread: `message` is delivered on this shard in one of its next turns.
   void post(Message& message);
 
@@ -89,6 +92,7 @@ class Shard {
   std::unique_ptr<Loop> loop_;
   BufferPool buffers_;
   TimerQueue timers_;
+  bool stays_awake_ = false;
   Duration spin_max_{0};  // adapts: see spin_for_message
 
   // any thread (atomic)

@@ -12,10 +12,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstddef>
 #include <cstring>
+#include <vector>
 
 #include "base/diagnostics.h"
 #include "runtime/shard.h"
@@ -103,7 +105,10 @@ Task<std::unique_ptr<Connection>> SocketListener::accept(CancelToken token) {
   }
 }
 
-Result<SocketAddress> resolve_unix(const UnixAddress& address, Diagnostics& diagnostics) {
+// One name may lead to several addresses; they are tried in order.
+using SocketAddresses = std::vector<SocketAddress>;
+
+Result<SocketAddresses> resolve_unix(const UnixAddress& address, Diagnostics& diagnostics) {
   SocketAddress resolved;
   sockaddr_un name{};
   if (address.path.empty() || address.path.size() >= sizeof name.sun_path) {
@@ -116,11 +121,11 @@ Result<SocketAddress> resolve_unix(const UnixAddress& address, Diagnostics& diag
   std::memcpy(&resolved.storage, &name, sizeof name);
   resolved.length = sizeof name;
   resolved.family = AF_UNIX;
-  return resolved;
+  return SocketAddresses{resolved};
 }
 
-Result<SocketAddress> resolve_tcp(Blocking, const TcpAddress& address, bool to_listen,
-                                  Diagnostics& diagnostics) {
+Result<SocketAddresses> resolve_tcp(Blocking, const TcpAddress& address, bool to_listen,
+                                    Diagnostics& diagnostics) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_NUMERICSERV | (to_listen ? AI_PASSIVE : 0);
@@ -132,35 +137,52 @@ Result<SocketAddress> resolve_tcp(Blocking, const TcpAddress& address, bool to_l
     return diagnostics.explain(Error::of(ErrorKind::kNotFound, "resolve"),
                                "host '" + address.host + "': " + gai_strerror(failed));
   }
-  SocketAddress resolved;
-  std::memcpy(&resolved.storage, found->ai_addr, found->ai_addrlen);
-  resolved.length = found->ai_addrlen;
-  resolved.family = found->ai_family;
+  SocketAddresses resolved;
+  for (const addrinfo* one = found; one; one = one->ai_next) {
+    SocketAddress& next = resolved.emplace_back();
+    std::memcpy(&next.storage, one->ai_addr, one->ai_addrlen);
+    next.length = one->ai_addrlen;
+    next.family = one->ai_family;
+  }
   freeaddrinfo(found);
+  // Every local address: a socket of IPv6 takes IPv4 too (bind_to), so it goes first.
+  if (to_listen && address.host.empty()) {
+    std::stable_partition(resolved.begin(), resolved.end(),
+                          [](const SocketAddress& one) { return one.family == AF_INET6; });
+  }
   return resolved;
 }
 
-Result<SocketAddress> resolve(Blocking token, const Address& address, bool to_listen,
-                              Diagnostics& diagnostics) {
+Result<SocketAddresses> resolve(Blocking token, const Address& address, bool to_listen,
+                                Diagnostics& diagnostics) {
   if (auto* at = std::get_if<UnixAddress>(&address)) return resolve_unix(*at, diagnostics);
   return resolve_tcp(token, std::get<TcpAddress>(address), to_listen, diagnostics);
 }
 
-// Whether a socket's file is left over from a process that is gone.
-bool is_stale(const SocketAddress& address) {
-  FileDescriptor probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+// Whether what is at `path` is a socket's file, left over from a process that is gone. (Connecting
+// to a regular file is refused too; that one is somebody's data.)
+bool is_stale(const std::string& path, const SocketAddress& address) {
+  struct stat status;
+  if (lstat(path.c_str(), &status) != 0 || !S_ISSOCK(status.st_mode)) return false;
+  // Without waiting: a server that is merely behind with accepting says EAGAIN.
+  FileDescriptor probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   return probe.get() >= 0 && connect(probe.get(), address.get(), address.length) < 0 &&
          errno == ECONNREFUSED;
 }
 
 Result<void> bind_to(int fd, const SocketAddress& address, const Address& asked) {
   const int one = 1;
+  const int off = 0;
   if (address.family != AF_UNIX) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  if (address.family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
   if (bind(fd, address.get(), address.length) == 0) return {};
-  if (errno == EADDRINUSE && address.family == AF_UNIX && is_stale(address)) {
-    unlink(std::get<UnixAddress>(asked).path.c_str());
-    if (bind(fd, address.get(), address.length) == 0) return {};
+  const int errno_value = errno;
+  auto* at = std::get_if<UnixAddress>(&asked);
+  if (errno_value != EADDRINUSE || !at || !is_stale(at->path, address)) {
+    return Error::from_errno(errno_value, "bind");
   }
+  unlink(at->path.c_str());
+  if (bind(fd, address.get(), address.length) == 0) return {};
   return Error::from_errno(errno, "bind");
 }
 
@@ -182,38 +204,61 @@ Address with_real_port(int fd, Address address) {
   return address;
 }
 
+Result<FileDescriptor> listen_on(const SocketAddress& address, const Address& asked) {
+  FileDescriptor fd(socket(address.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (fd.get() < 0) return Error::from_errno(errno, "socket");
+  RETURN_IF_ERROR(bind_to(fd.get(), address, asked));
+  if (::listen(fd.get(), kBacklog) < 0) return Error::from_errno(errno, "listen");
+  return fd;
+}
+
+Result<FileDescriptor> connect_to(const SocketAddress& address, const Address&) {
+  FileDescriptor fd(socket(address.family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (fd.get() < 0) return Error::from_errno(errno, "socket");
+  if (::connect(fd.get(), address.get(), address.length) < 0) {
+    return Error::from_errno(errno, "connect");
+  }
+  if (fcntl(fd.get(), F_SETFL, O_NONBLOCK) < 0) return Error::from_errno(errno, "connect");
+  tune_socket(fd.get(), address.family);
+  return fd;
+}
+
+// The first of the addresses that `open_one` can use; else the error of the first, which is the one
+// that was meant.
+Result<FileDescriptor> open_first(const SocketAddresses& addresses, const Address& asked,
+                                  Result<FileDescriptor> (*open_one)(const SocketAddress&,
+                                                                     const Address&)) {
+  Result<FileDescriptor> first = open_one(addresses.front(), asked);
+  for (size_t i = 1; !first.ok() && i < addresses.size(); ++i) {
+    Result<FileDescriptor> next = open_one(addresses[i], asked);
+    if (next.ok()) return next;
+  }
+  return first;
+}
+
 Result<std::unique_ptr<Listener>> open_listener(Blocking token, const Address& address,
                                                 Diagnostics& diagnostics) {
-  ASSIGN_OR_RETURN(SocketAddress resolved, resolve(token, address, true, diagnostics));
-  FileDescriptor fd(socket(resolved.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (fd.get() < 0) return Error::from_errno(errno, "socket");
-  Result<void> listening = bind_to(fd.get(), resolved, address);
-  if (listening.ok() && ::listen(fd.get(), kBacklog) < 0) {
-    listening = Error::from_errno(errno, "listen");
+  ASSIGN_OR_RETURN(SocketAddresses resolved, resolve(token, address, true, diagnostics));
+  Result<FileDescriptor> fd = open_first(resolved, address, &listen_on);
+  if (!fd.ok()) {
+    return diagnostics.explain(fd.error(), "cannot listen on " + text_of(address) + ": " +
+                                               errno_text(fd.error().errno_value));
   }
-  if (!listening.ok()) {
-    return diagnostics.explain(listening.error(), "cannot listen on " + text_of(address) + ": " +
-                                                      errno_text(listening.error().errno_value));
-  }
-  Address real = with_real_port(fd.get(), address);
-  return std::unique_ptr<Listener>(std::make_unique<SocketListener>(std::move(fd), real));
+  Address real = with_real_port(fd.value().get(), address);
+  return std::unique_ptr<Listener>(
+      std::make_unique<SocketListener>(std::move(fd).value(), std::move(real)));
 }
 
 Result<std::unique_ptr<Connection>> open_connection(Blocking token, const Address& address,
                                                     Diagnostics& diagnostics) {
-  ASSIGN_OR_RETURN(SocketAddress resolved, resolve(token, address, false, diagnostics));
-  FileDescriptor fd(socket(resolved.family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (fd.get() < 0) return Error::from_errno(errno, "socket");
-  if (::connect(fd.get(), resolved.get(), resolved.length) < 0) {
-    int errno_value = errno;
-    return diagnostics.explain(
-        Error::from_errno(errno_value, "connect"),
-        "cannot connect to " + text_of(address) + ": " + errno_text(errno_value));
+  ASSIGN_OR_RETURN(SocketAddresses resolved, resolve(token, address, false, diagnostics));
+  Result<FileDescriptor> fd = open_first(resolved, address, &connect_to);
+  if (!fd.ok()) {
+    return diagnostics.explain(fd.error(), "cannot connect to " + text_of(address) + ": " +
+                                               errno_text(fd.error().errno_value));
   }
-  if (fcntl(fd.get(), F_SETFL, O_NONBLOCK) < 0) return Error::from_errno(errno, "connect");
-  tune_socket(fd.get(), resolved.family);
   return std::unique_ptr<Connection>(
-      std::make_unique<SocketConnection>(std::move(fd), text_of(address)));
+      std::make_unique<SocketConnection>(std::move(fd).value(), text_of(address)));
 }
 
 }  // namespace

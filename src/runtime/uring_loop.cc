@@ -30,6 +30,7 @@ constexpr unsigned kEntries = 256;
 constexpr unsigned kCompletionEntries = 4096;
 constexpr unsigned kFileSlots = 256;
 constexpr unsigned kBufferSlots = 64;
+constexpr int kSubmitAttemptsMax = 10'000;
 constexpr uint64_t kWakeTag = 1;
 constexpr uint64_t kIgnoreTag = 2;
 
@@ -49,6 +50,7 @@ class UringLoop final : public Loop {
 
  private:
   io_uring_sqe& next_entry();
+  void submit();
   void prepare_transfer(io_uring_sqe& entry, IoRequest& request);
   void arm_wake();
   bool has_deferred_work() const;
@@ -58,7 +60,6 @@ class UringLoop final : public Loop {
   // this shard only
   io_uring ring_{};
   bool is_open_ = false;
-  unsigned queued_ = 0;     // entries prepared since the last submission
   unsigned in_flight_ = 0;  // requests of coroutines
   bool wake_armed_ = false;
   uint64_t wake_count_ = 0;  // what the eventfd read fills
@@ -112,16 +113,20 @@ Result<void> UringLoop::open() {
 }
 
 io_uring_sqe& UringLoop::next_entry() {
-  io_uring_sqe* entry = io_uring_get_sqe(&ring_);
-  if (!entry) {  // the submission queue is full: hand over what is there
-    int submitted = io_uring_submit(&ring_);
-    CHECK_GE(submitted, 0);
-    queued_ = 0;
-    entry = io_uring_get_sqe(&ring_);
-    CHECK(entry != nullptr);
+  for (int attempts = 0; attempts < kSubmitAttemptsMax; ++attempts) {
+    if (io_uring_sqe* entry = io_uring_get_sqe(&ring_)) return *entry;
+    submit();  // the submission queue is full: hand over what is there
+    if (io_uring_sq_space_left(&ring_) == 0) reap();
   }
-  ++queued_;
-  return *entry;
+  UNREACHABLE("the kernel takes no submissions, though completions have been taken off it");
+}
+
+// Hands the kernel what is queued; deferred task work runs in this call too. What it does not take
+// (it is short of memory, or waits for completions to be taken: EAGAIN, EBUSY) stays queued for the
+// next time.
+void UringLoop::submit() {
+  int submitted = io_uring_submit_and_get_events(&ring_);
+  CHECK(submitted >= 0 || submitted == -EAGAIN || submitted == -EBUSY || submitted == -EINTR);
 }
 
 void UringLoop::arm_wake() {
@@ -230,8 +235,8 @@ void UringLoop::wait_for_completion(std::optional<Duration> sleep_max) {
   io_uring_cqe* completion = nullptr;
   int result = io_uring_submit_and_wait_timeout(&ring_, &completion, 1,
                                                 sleep_max ? &limit : nullptr, nullptr);
-  queued_ = 0;
-  CHECK(result >= 0 || result == -ETIME || result == -EINTR || result == -EAGAIN);
+  CHECK(result >= 0 || result == -ETIME || result == -EINTR || result == -EAGAIN ||
+        result == -EBUSY);
 }
 
 // The kernel has completions, or work that leads to them, which wait for us to enter it. A load,
@@ -247,11 +252,8 @@ uint32_t UringLoop::poll(std::optional<Duration> sleep_max) {
   const bool sleeps = !sleep_max || *sleep_max > Duration::zero();
   if (sleeps && io_uring_cq_ready(&ring_) == 0) {
     wait_for_completion(sleep_max);
-  } else if (queued_ != 0) {
-    // Deferred task work runs in this call too.
-    int submitted = io_uring_submit_and_get_events(&ring_);
-    CHECK(submitted >= 0 || submitted == -EAGAIN || submitted == -EBUSY || submitted == -EINTR);
-    queued_ = 0;
+  } else if (io_uring_sq_ready(&ring_) != 0) {
+    submit();
   } else if (has_deferred_work()) {
     io_uring_get_events(&ring_);
   }

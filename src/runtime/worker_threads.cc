@@ -6,13 +6,14 @@
 
 namespace ringdisk {
 
-WorkerThreads::~WorkerThreads() {
+void WorkerThreads::join() {
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   arrived_.notify_all();
   for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
 }
 
 void WorkerThreads::submit(Work& work) {

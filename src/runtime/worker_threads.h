@@ -27,7 +27,11 @@ class Work : public ListLink {
 class WorkerThreads {
  public:
   explicit WorkerThreads(uint32_t threads_max) : threads_max_(threads_max) {}
-  ~WorkerThreads();  // waits for what has been submitted
+  ~WorkerThreads() { join(); }
+
+  // Waits for what has been submitted and ends the threads. Nothing is submitted any more.
+  // Idempotent.
+  void join();
 
   void submit(Work& work);
   // Takes `work` back if no thread has begun it.
