@@ -297,7 +297,9 @@ Task<void> an_errno_is_kept(Run& run, DeviceNode&, DeviceQueue& queue) {
   run.faults.fail_all_after = true;
   Result<void> result = co_await write(run, queue, range_of(1 << 20, 4096)).result();
   expect_error(result, ErrorKind::kNoSpace, "a write to a full disk");
-  if (!result.ok()) EXPECT_EQ(result.error().errno_value, ENOSPC);
+  if (!result.ok()) {
+    EXPECT_EQ(result.error().errno_value, ENOSPC);
+  }
   run.faults.fail_at.reset();
   co_await check(run, queue, range_of(0, 4096));
 }

@@ -156,7 +156,9 @@ Task<void> grows_or_refuses_beyond_the_end(Run& run, StorageAccess& access) {
   Result<void> done = co_await write(run, access, end + 100'000, 1000, 1).result();
   if (!access.limits().grows) {
     EXPECT_FALSE(done.ok());
-    if (!done.ok()) EXPECT_EQ(name_of(done.error().kind), name_of(ErrorKind::kNoSpace));
+    if (!done.ok()) {
+      EXPECT_EQ(name_of(done.error().kind), name_of(ErrorKind::kNoSpace));
+    }
     EXPECT_EQ(access.size().value(), end);
     co_return;
   }
@@ -188,7 +190,9 @@ Task<void> resize_cuts_and_grows(Run& run, StorageAccess& access) {
 Task<void> allocating_changes_no_byte(Run& run, StorageAccess& access) {
   co_await write(run, access, 4096, 8192, 1);
   Result<void> done = co_await access.allocate(range_of(0, 65'536)).result();
-  if (!done.ok()) EXPECT_EQ(name_of(done.error().kind), name_of(ErrorKind::kUnsupported));
+  if (!done.ok()) {
+    EXPECT_EQ(name_of(done.error().kind), name_of(ErrorKind::kUnsupported));
+  }
   co_await expect_stamp(run, access, 4096, 8192, 1);
 }
 
