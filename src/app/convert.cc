@@ -147,6 +147,11 @@ Task<void> convert_opened(Program& program, ConvertRequest& request, const Devic
   co_await std::move(filled);
 }
 
+Task<void> convert(Program& program, ConvertRequest& request, Devices& sources) {
+  co_await open_sources(program, request, sources);
+  co_await convert_opened(program, request, sources);
+}
+
 Task<int> run(Program& program, const Arguments& arguments) {
   if (wants_option_help(arguments.values("o"))) {
     FormatAdmin* admin = co_await program.find_admin(arguments.value("O").value_or("raw"));
@@ -155,8 +160,7 @@ Task<int> run(Program& program, const Arguments& arguments) {
   }
   ConvertRequest request = co_await read_convert_request(program, arguments);
   Devices sources;
-  Result<void> done = co_await open_sources(program, request, sources).result();
-  if (done.ok()) done = co_await convert_opened(program, request, sources).result();
+  Result<void> done = co_await convert(program, request, sources).result();
   Result<void> closed = co_await close_all(sources).result();
   if (!done.ok() && done.error().kind == ErrorKind::kCancelled) {
     program.console.remark("ringdisk: convert was interrupted\n");

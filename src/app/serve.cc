@@ -167,11 +167,15 @@ Task<void> serve(Program& program, const ServeRequest& request, const Devices& d
   co_await notify(program, "STOPPING=1");
 }
 
+Task<void> open_and_serve(Program& program, const ServeRequest& request, Devices& devices) {
+  co_await open_images(program, request, devices);
+  co_await serve(program, request, devices);
+}
+
 Task<int> run(Program& program, const Arguments& arguments) {
   ServeRequest request = co_await read_arguments(program, arguments);
   Devices devices;
-  Result<void> served = co_await open_images(program, request, devices).result();
-  if (served.ok()) served = co_await serve(program, request, devices).result();
+  Result<void> served = co_await open_and_serve(program, request, devices).result();
   Result<void> closed = co_await close_images(devices).result();
   co_await std::move(served);
   co_await std::move(closed);
