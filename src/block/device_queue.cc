@@ -166,10 +166,11 @@ Task<void> DeviceNode::close() {
   if (closed_) co_return;
   closed_ = true;
   Result<void> closed = co_await format_->close().result();
-  // The last user of a backing image closes it, whether this one closed well or not.
-  if (backing_ && backing_.use_count() == 1) {
-    Result<void> backing_closed = co_await backing_->close().result();
-    backing_.reset();
+  // The last user of a backing image closes it, whether this one closed well or not. Who is not the
+  // last lets go of it here, so that the last one is known by then.
+  std::shared_ptr<DeviceNode> below = std::move(backing_);
+  if (below && below.use_count() == 1) {
+    Result<void> backing_closed = co_await below->close().result();
     if (closed.ok()) co_await std::move(backing_closed);
   }
   co_await std::move(closed);

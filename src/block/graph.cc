@@ -132,7 +132,16 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_at_depth(ImageName name, OpenMode 
       file.has("driver") && file.get("driver") != "file" ? "" : file.get("filename").value_or("");
   std::unique_ptr<SharedStorage> storage = co_await open_storage(std::move(file), mode);
   const bool was_probed = format_name.empty();
-  if (was_probed) format_name = co_await probe_format(*storage);
+  if (was_probed) {
+    Result<std::string> probed = co_await probe_format(*storage).result();
+    if (!probed.ok()) {
+      // That it could not be read is the cause, not how the untouched storage closes.
+      Result<void> closed = co_await storage->node->close().result();
+      static_cast<void>(closed.ok());
+      co_return probed.error();
+    }
+    format_name = std::move(probed).value();
+  }
   const FormatDriver* driver = find_format(format_name);
   if (!driver) {
     co_await storage->node->close();

@@ -127,31 +127,44 @@ Result<void> Options::check_all_taken(std::string_view of, Diagnostics& diagnost
   return refuse(diagnostics, std::string(of) + " has no option '" + values_.begin()->first + "'");
 }
 
+// "k" -> 1024, "" and "b" -> 1; nullopt: no suffix of a size.
+static std::optional<uint64_t> factor_of(std::string_view suffix) {
+  if (suffix.empty()) return 1;
+  constexpr std::string_view kSuffixes = "bkmgtpe";
+  const char letter = static_cast<char>(suffix[0] | 0x20);
+  const size_t power = kSuffixes.find(letter);
+  if (suffix.size() != 1 || power == std::string_view::npos) return std::nullopt;
+  return uint64_t{1} << (10 * power);
+}
+
 Result<uint64_t> parse_size(std::string_view text) {
   const Error refusal = Error::of(ErrorKind::kInvalid, "size");
-  double number = 0;
-  auto parsed =
-      std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
-  if (parsed.ec != std::errc() || number < 0 || text.starts_with('-')) return refusal;
-  std::string_view suffix = text.substr(static_cast<size_t>(parsed.ptr - text.data()));
-  uint64_t factor = 1;
-  if (!suffix.empty()) {
-    constexpr std::string_view kSuffixes = "bkmgtpe";
-    const char letter = static_cast<char>(suffix[0] | 0x20);
-    const size_t power = kSuffixes.find(letter);
-    if (suffix.size() != 1 || power == std::string_view::npos) return refusal;
-    factor = uint64_t{1} << (10 * power);
-  }
-  // A whole number is exact; a fraction goes through floating point.
+  const Error too_large = Error::of(ErrorKind::kLimit, "size");
+  // Not what else a number may begin with: a sign, a point, "inf" and "nan".
+  if (text.empty() || text[0] < '0' || text[0] > '9') return refusal;
+  const bool is_hex = text.starts_with("0x") || text.starts_with("0X");
+  const char* const end = text.data() + text.size();
+  const char* const digits = text.data() + (is_hex ? 2 : 0);
   uint64_t whole = 0;
-  auto exact = std::from_chars(text.data(), text.data() + text.size(), whole);
-  if (exact.ptr == parsed.ptr) {
-    if (exact.ec != std::errc()) return Error::of(ErrorKind::kLimit, "size");
-    if (whole > ((uint64_t{1} << 63) - 1) / factor) return Error::of(ErrorKind::kLimit, "size");
-    return whole * factor;
+  auto parsed = std::from_chars(digits, end, whole, is_hex ? 16 : 10);
+  if (parsed.ptr == digits) return refusal;
+  double number = 0;
+  const bool has_point = !is_hex && parsed.ptr != end && *parsed.ptr == '.';
+  if (has_point) {
+    auto with_point = std::from_chars(text.data(), end, number, std::chars_format::fixed);
+    parsed.ptr = with_point.ptr;
+    if (with_point.ec != std::errc()) return refusal;
   }
-  double bytes = number * static_cast<double>(factor);
-  if (bytes >= 9.2e18) return Error::of(ErrorKind::kLimit, "size");
+  std::optional<uint64_t> factor = factor_of({parsed.ptr, static_cast<size_t>(end - parsed.ptr)});
+  if (!factor) return refusal;
+  if (parsed.ec != std::errc()) return too_large;
+  if (!has_point) {  // exact
+    if (whole > kOffsetMax / *factor) return too_large;
+    return whole * *factor;
+  }
+  if (*factor == 1) return refusal;  // a part of a byte
+  const double bytes = number * static_cast<double>(*factor);
+  if (bytes >= static_cast<double>(kOffsetMax)) return too_large;
   return static_cast<uint64_t>(bytes);
 }
 

@@ -213,11 +213,12 @@ Task<void> StorageAccess::write_out_zeroes(HostRange range, bool fua) {
 
 Task<void> StorageAccess::discard(HostRange range) {
   ++counters_.discards;
-  HostRange blocks = range.narrowed(limits_.block_size);
   co_await admit(range.offset, range.length.value(), "discard");
   if (limits_.read_only)
     co_await fail(at_node(Error::of(ErrorKind::kDenied, "discard"), node_id()));
-  blocks = blocks.intersection(HostRange(HostOffset(0), size()).narrowed(limits_.block_size));
+  const HostRange whole(HostOffset(0), size());
+  HostRange blocks =
+      range.narrowed(limits_.block_size).intersection(whole.narrowed(limits_.block_size));
   if (blocks.empty()) co_return;
   if (limits_.block_size == 1) {
     co_await queue_->discard(blocks);
@@ -271,7 +272,7 @@ Task<void> StorageAccess::resize(ByteCount size) {
 Task<void> StorageAccess::allocate(HostRange range) {
   co_await admit_write(range.offset, range.length.value(), "allocate");
   if (range.empty()) co_return;
-  co_await queue_->allocate(range);
+  co_await queue_->allocate(range.widened(limits_.block_size));
 }
 
 }  // namespace ringdisk

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a name to an opened chain. The images here are text files of a made-up format,
+// "CHN:BACKING:FORMAT:", whose every part is hostile; what has been opened is counted, so that no
+// refusal leaves anything open.
+#include "block/graph.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+
+#include "base/diagnostics.h"
+#include "base/limits.h"
+#include "nodes/mem.h"
+#include "nodes/raw.h"
+#include "runtime/real_loops_test.h"
+#include "sim/sim_world.h"
+
+namespace ringdisk {
+namespace {
+
+using sim::SimWorld;
+
+constexpr std::string_view kMagic = "CHN:";
+
+// A text in memory as a storage. Counts itself while it is open.
+class TextNode final : public StorageNode {
+ public:
+  TextNode(std::string name, uint32_t id, const std::string& text, bool read_only, int& open)
+      : StorageNode(std::move(name), id), memory_("text", id, ByteCount(0)), open_(open) {
+    memory_.content()->memory().write(HostOffset(0), as_bytes(text));
+    memory_.content()->grow_to(ByteCount(text.size()));
+    limits_ = memory_.limits();
+    limits_.read_only = read_only;
+    ++open_;
+  }
+  const char* driver() const override { return "file"; }
+  const StorageLimits& limits() const override { return limits_; }
+  ByteCount size() const override { return memory_.size(); }
+  Task<ByteCount> allocated_size() override { return memory_.allocated_size(); }
+  Task<std::unique_ptr<StorageQueue>> open_queue(Shard& shard) override {
+    if (name().ends_with("unreadable")) return refuse_queue();
+    return memory_.open_queue(shard);
+  }
+  Task<void> close() override {
+    --open_;
+    co_return;
+  }
+
+ private:
+  static Task<std::unique_ptr<StorageQueue>> refuse_queue() {
+    co_return Error::from_errno(EIO, "open");
+  }
+  MemNode memory_;
+  StorageLimits limits_;
+  int& open_;
+};
+
+// Its disk is as long as the file; it cannot be read.
+class ChainNode final : public FormatNode {
+ public:
+  explicit ChainNode(std::unique_ptr<SharedStorage> storage) : storage_(std::move(storage)) {
+    limits_.read_only = storage_->node->limits().read_only;
+  }
+  const char* driver() const override { return "chain"; }
+  const FormatLimits& limits() const override { return limits_; }
+  ByteCount size() const override { return storage_->node->size(); }
+  Task<std::unique_ptr<FormatQueue>> open_queue(Shard&) override {
+    UNREACHABLE("only opened and closed in this test");
+  }
+  Task<void> close() override { return storage_->node->close(); }
+
+ private:
+  std::unique_ptr<SharedStorage> storage_;
+  FormatLimits limits_;
+};
+
+Task<OpenedFormat> open_chain(FormatOpening opening) {
+  Shard& shard = Shard::current();
+  std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(*opening.storage, shard);
+  std::string text(access->size().value(), '\0');
+  MutableBytes bytes = std::as_writable_bytes(std::span(text.data(), text.size()));
+  co_await access->read(HostOffset(0), MutableBuffers(bytes));
+  access.reset();
+  OpenedFormat opened;
+  const size_t first = kMagic.size(), second = text.find(':', first);
+  opened.backing_name = text.substr(first, second - first);
+  opened.backing_format = text.substr(second + 1, text.find(':', second + 1) - second - 1);
+  opened.node = std::make_unique<ChainNode>(std::move(opening.storage));
+  co_return std::move(opened);
+}
+
+class GraphTest : public ::testing::Test {
+ protected:
+  GraphTest() {
+    StorageDriver file;
+    file.name = "file";
+    file.open = [this](const World& the_world, Options options, OpenMode mode) {
+      return open_file(the_world, std::move(options), mode);
+    };
+    drivers.storages.push_back(std::move(file));
+    FormatDriver chain;
+    chain.name = "chain";
+    chain.probe = [](Bytes bytes) { return as_text(bytes).starts_with(kMagic) ? 100 : 0; };
+    chain.open = &open_chain;
+    drivers.formats.push_back(std::move(chain));
+    drivers.formats.push_back(raw_driver());
+  }
+  ~GraphTest() override { EXPECT_EQ(storages_open, 0) << "something was left open"; }
+
+  Task<std::unique_ptr<StorageNode>> open_file(const World& the_world, Options options,
+                                               OpenMode mode) {
+    const std::string name = options.take("filename").value_or("");
+    std::ifstream stream(name);
+    if (!stream) co_return Error::from_errno(ENOENT, "open");
+    std::string text((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
+    const uint32_t id = the_world.diagnostics.add_node(name);
+    co_return std::make_unique<TextNode>(name, id, text, mode.read_only, storages_open);
+  }
+
+  void image(const char* name, const std::string& backing, const std::string& format = "chain") {
+    std::ofstream(folder / name) << kMagic << backing << ":" << format << ":";
+  }
+  // Opens, looks with `check`, closes.
+  template <class Check>
+  Result<void> with_opened(const char* name, OpenMode mode, Check check, const char* format = "") {
+    Graph graph(world.world(), drivers, gate);
+    auto root = [&](Shard&) -> Task<void> {
+      ImageName image_name;
+      image_name.filename = folder / name;
+      image_name.format = format;
+      std::shared_ptr<DeviceNode> device = co_await graph.open(std::move(image_name), mode);
+      check(*device);
+      co_await device->close();
+    };
+    return world.run(root);
+  }
+  Error refusal(const char* name, const char* format = "") {
+    auto unexpected = [](DeviceNode&) { ADD_FAILURE() << "it was opened"; };
+    Result<void> done = with_opened(name, OpenMode(), unexpected, format);
+    return done.ok() ? Error() : done.error();
+  }
+  std::string text_of(const Error& error) { return world.diagnostics().describe(error); }
+
+  SimWorld world;
+  TemporaryFolder folder;
+  Drivers drivers;
+  OpenGate gate{world.diagnostics()};
+  int storages_open = 0;
+};
+
+TEST_F(GraphTest, OpensAChainWithAllBelowTheTopReadOnly) {
+  image("top", "middle");
+  image("middle", "base", "raw");
+  std::ofstream(folder / "base") << std::string(1000, 'x');
+  auto check = [&](DeviceNode& top) {
+    EXPECT_EQ(storages_open, 3);
+    EXPECT_FALSE(top.is_read_only());
+    ASSERT_TRUE(top.backing() && top.backing()->backing());
+    DeviceNode& base = *top.backing()->backing();
+    EXPECT_TRUE(top.backing()->is_read_only());
+    EXPECT_TRUE(base.is_read_only());
+    EXPECT_STREQ(base.format().driver(), "raw");
+    EXPECT_EQ(base.size().value(), 1024u);
+    EXPECT_EQ(base.backing(), nullptr);
+  };
+  Result<void> done = with_opened("top", OpenMode(), check);
+  EXPECT_TRUE(done.ok()) << text_of(done.error());
+}
+
+TEST_F(GraphTest, OpensNothingBelowWhenAskedNotTo) {
+  image("top", "/nowhere/absent");
+  OpenMode mode;
+  mode.no_backing = true;
+  auto check = [&](DeviceNode& top) {
+    EXPECT_EQ(storages_open, 1);
+    EXPECT_EQ(top.backing(), nullptr);
+  };
+  EXPECT_TRUE(with_opened("top", mode, check).ok());
+}
+
+TEST_F(GraphTest, ALoopIsFoundByWhichFilesTheyAreNotByTheirNames) {
+  image("self", "self");
+  EXPECT_EQ(refusal("self").kind, ErrorKind::kCorrupt);
+  image("a", "./b");
+  image("b", "link");
+  std::filesystem::create_symlink("a", folder / "link");
+  Error error = refusal("a");
+  EXPECT_EQ(error.kind, ErrorKind::kCorrupt);
+  EXPECT_NE(text_of(error).find("leads back to"), std::string::npos) << text_of(error);
+}
+
+TEST_F(GraphTest, AChainThatIsTooLongIsRefused) {
+  const uint32_t images = limits::kBackingDepthMax + 2;
+  for (uint32_t i = 0; i < images; ++i) {
+    image(("i" + std::to_string(i)).c_str(), i + 1 < images ? "i" + std::to_string(i + 1) : "");
+  }
+  Error error = refusal("i0");
+  EXPECT_EQ(error.kind, ErrorKind::kLimit);
+  EXPECT_NE(text_of(error).find("longer than 200 images"), std::string::npos) << text_of(error);
+  auto check = [&](DeviceNode&) { EXPECT_EQ(storages_open, 201); };
+  EXPECT_TRUE(with_opened("i1", OpenMode(), check).ok());
+}
+
+TEST_F(GraphTest, WhatTheGateRefusesIsNotOpenedAndNamesTheImage) {
+  image("top", "/etc/passwd", "raw");
+  Error error = refusal("top");
+  EXPECT_EQ(error.kind, ErrorKind::kDenied);
+  EXPECT_TRUE(text_of(error).starts_with(folder / "top: backing file '/etc/passwd' lies outside"))
+      << text_of(error);
+  image("unsaid", "top", "");
+  EXPECT_EQ(refusal("unsaid").kind, ErrorKind::kDenied);
+  image("absent", "gone");
+  EXPECT_EQ(refusal("absent").kind, ErrorKind::kNotFound);
+}
+
+TEST_F(GraphTest, AWrongFormatOrDriverIsNamedAndNothingStaysOpen) {
+  image("top", "base", "vmdk");
+  std::ofstream(folder / "base") << "x";
+  Error error = refusal("top");
+  EXPECT_NE(text_of(error).find("unknown driver 'vmdk'"), std::string::npos) << text_of(error);
+  Error named = refusal("base", "vdi");
+  EXPECT_NE(text_of(named).find("unknown driver 'vdi'"), std::string::npos) << text_of(named);
+}
+
+TEST_F(GraphTest, AnImageThatCannotBeProbedIsClosedAgain) {
+  std::ofstream(folder / "unreadable") << "x";
+  EXPECT_EQ(refusal("unreadable").errno_value, EIO);
+}
+
+TEST_F(GraphTest, AProbedDiskIsRawWhenItLooksLikeNothingElse) {
+  std::ofstream(folder / "disk") << std::string(2048, 'x');
+  auto raw = [](DeviceNode& device) { EXPECT_STREQ(device.format().driver(), "raw"); };
+  EXPECT_TRUE(with_opened("disk", OpenMode(), raw).ok());
+  image("chain", "");
+  auto chain = [](DeviceNode& device) { EXPECT_STREQ(device.format().driver(), "chain"); };
+  EXPECT_TRUE(with_opened("chain", OpenMode(), chain).ok());
+  // Called raw it is raw, whatever it looks like.
+  EXPECT_TRUE(with_opened("chain", OpenMode(), raw, "raw").ok());
+}
+
+TEST_F(GraphTest, ADescriptionNamesDriversOptionsAndFiles) {
+  std::ofstream(folder / "disk") << std::string(4096, 'x');
+  Graph graph(world.world(), drivers, gate);
+  auto root = [&](Shard&) -> Task<void> {
+    ImageName name;
+    name.options = co_await Options::parse(
+        "driver=raw,offset=1k,size=512,file.driver=file,file.filename=" + (folder / "disk"),
+        world.diagnostics());
+    EXPECT_EQ(name.text(), folder / "disk");
+    std::shared_ptr<DeviceNode> device = co_await graph.open(std::move(name), OpenMode());
+    EXPECT_EQ(device->size().value(), 512u);
+    co_await device->close();
+    ImageName wrong;
+    wrong.options = co_await Options::parse("driver=raw,speed=9,file.filename=" + (folder / "disk"),
+                                            world.diagnostics());
+    Result<std::shared_ptr<DeviceNode>> none =
+        co_await graph.open(std::move(wrong), OpenMode()).result();
+    EXPECT_EQ(text_of(none.error()), "raw has no option 'speed'");
+    ImageName tape;
+    tape.options = co_await Options::parse("driver=raw,file.driver=tape", world.diagnostics());
+    Result<std::shared_ptr<DeviceNode>> nothing =
+        co_await graph.open(std::move(tape), OpenMode()).result();
+    EXPECT_EQ(text_of(nothing.error()), "there is no storage driver 'tape'");
+  };
+  Result<void> done = world.run(root);
+  EXPECT_TRUE(done.ok()) << text_of(done.error());
+}
+
+}  // namespace
+}  // namespace ringdisk
