@@ -120,6 +120,45 @@ void suspend_and_resume(benchmark::State& state) {
   run(state, [&] { return await_turns(state); });
 }
 
+// --- sizes ---------------------------------------------------------------------------------------
+
+// What the frames of a root task take of the pool (in steps of 64 bytes): once it is gone, its
+// classes have a free frame.
+template <class T>
+size_t frame_bytes(Task<T> (*make)()) {
+  Executor executor;
+  Executor::Entered entered(executor);
+  FramePool& pool = executor.frames();
+  { RootTask<T> root(make()); }
+  size_t bytes = 0;
+  for (size_t size = 64; size <= 4096; size += 64) {
+    const uint64_t before = pool.system_allocations();
+    void* frame = pool.allocate(size);
+    if (pool.system_allocations() == before) bytes += size;
+    pool.free(frame, size);
+  }
+  return bytes;
+}
+
+Task<uint64_t> leaf() { co_return 1; }
+Task<uint64_t> awaits_one() {
+  auto below = hidden(&leaf);
+  co_return co_await below().result();
+}
+Task<void> awaits_pieces() {
+  auto one = [](size_t) { return nothing(); };
+  co_await when_all(2, one);
+}
+
+// No time, only counters.
+void frame_sizes(benchmark::State& state) {
+  for (auto unused : state) benchmark::DoNotOptimize(state.iterations());
+  state.counters["leaf"] = static_cast<double>(frame_bytes(&leaf));
+  state.counters["one_await_and_its_leaf"] = static_cast<double>(frame_bytes(&awaits_one));
+  state.counters["when_all_and_its_leaf"] = static_cast<double>(frame_bytes(&awaits_pieces));
+}
+
+BENCHMARK(frame_sizes)->Iterations(1);
 BENCHMARK(plain_result)->Arg(1)->Arg(4);
 BENCHMARK(plain_error)->Arg(1)->Arg(4);
 BENCHMARK(task_value)->Arg(1)->Arg(4);

@@ -35,7 +35,8 @@ Result<uint64_t> nothing() { return uint64_t{1}; }
 Task<void> call_again_and_again(benchmark::State& state, Shard&, Shard& other, Runtime&) {
   for (auto unused : state) co_await other.call(&nothing);
 }
-// The second shard has just answered, so it looks for the next message for a moment.
+// One after the other: whether the other shard still looks for messages or sleeps already is its
+// affair.
 void call_awake(benchmark::State& state) { run(state, &call_again_and_again); }
 
 Task<void> call_after_sleep(benchmark::State& state, Shard& home, Shard& other, Runtime&) {
