@@ -22,6 +22,8 @@ PromiseBase* PromiseBase::next_after(PromiseBase& settled) {
   }
 }
 
+void PromiseBase::destroy() { handle_.destroy(); }
+
 void PromiseBase::resume(PromiseBase& coroutine) {
   for (PromiseBase* next = &coroutine; next;) {
     next->handle_.resume();

@@ -95,7 +95,7 @@ class [[nodiscard]] Task {
     if (!handle_) return;
     Handle handle = std::exchange(handle_, nullptr);
     CHECK(!handle.promise().is_started() || handle.promise().is_settled());
-    handle.destroy();
+    handle.promise().destroy();
   }
 
   Handle handle_;
