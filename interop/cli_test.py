@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line against qemu-img: what info, map, create and check print, exit statuses, and
+one clear line for every kind of bad input."""
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+
+import peers
+
+MIB = 1 << 20
+
+
+def without(entries, *keys):
+    """Dictionaries without `keys`, which not every version of qemu-img prints."""
+    return [{key: value for key, value in entry.items() if key not in keys} for entry in entries]
+
+
+class Output(peers.Case):
+    """The same text, or the same JSON, as qemu-img's."""
+
+    def make_raw(self, name="disk.raw", size=10 * MIB):
+        path = self.directory / name
+        with open(path, "wb") as disk:
+            disk.truncate(size)
+            disk.seek(MIB)
+            disk.write(os.urandom(64 << 10))
+            disk.seek(5 * MIB)
+            disk.write(os.urandom(4096))
+        return path
+
+    def make_qcow2(self, name, *arguments):
+        path = self.directory / name
+        peers.qemu_img("create", "-q", "-f", "qcow2", *arguments, path)
+        return path
+
+    def same_info(self, *arguments):
+        ours = json.loads(peers.ringdisk("info", "--output=json", *arguments).stdout)
+        theirs = json.loads(peers.qemu_img("info", "--output=json", *arguments).stdout)
+        if isinstance(theirs, list):
+            self.assertEqual(ours, without(theirs, "children"))
+        else:
+            self.assertEqual(ours, without([theirs], "children")[0])
+
+    def same_text(self, *arguments):
+        ours = peers.ringdisk("info", *arguments).stdout
+        theirs = peers.qemu_img("info", *arguments).stdout
+        self.assertEqual(ours.rstrip(), theirs.split("Child node")[0].rstrip())
+
+    def test_info_of_raw(self):
+        disk = self.make_raw()
+        self.same_info("-f", "raw", disk)
+        self.same_text("-f", "raw", disk)
+        self.same_info(disk)
+
+    def test_info_of_qcow2(self):
+        for number, options in enumerate(([], ["-o", "compat=0.10"],
+                                          ["-o", "cluster_size=4k,refcount_bits=1"],
+                                          ["-o", "lazy_refcounts=on"])):
+            disk = self.make_qcow2(f"{number}.qcow2", *options, "100M")
+            self.same_info(disk)
+            self.same_text(disk)
+
+    def test_info_of_a_chain_and_of_snapshots(self):
+        base = self.make_qcow2("base.qcow2", "64M")
+        disk = self.make_qcow2("top.qcow2", "-b", base.name, "-F", "qcow2")
+        peers.qemu_img("snapshot", "-c", "before", disk)
+        self.same_info(disk)
+        self.same_text(disk)
+        self.same_info("--backing-chain", disk)
+
+    def test_map(self):
+        raw = self.make_raw(size=12 * MIB + 512)
+        disk = self.directory / "disk.qcow2"
+        peers.qemu_img("convert", "-f", "raw", "-O", "qcow2", raw, disk)
+        overlay = self.make_qcow2("overlay.qcow2", "-b", disk.name, "-F", "qcow2")
+        peers.qemu_io(overlay, ["write -P 7 2M 64k", "write -z 5M 64k"])
+        for image in (["-f", "raw", raw], [disk], [overlay]):
+            ours = json.loads(peers.ringdisk("map", "--output=json", *image).stdout)
+            theirs = peers.qemu_map(image[-1], *image[:-1])
+            self.assertEqual(without(ours, "compressed"), without(theirs, "compressed"))
+            self.assertEqual(peers.ringdisk("map", *image).stdout,
+                             peers.qemu_img("map", *image).stdout)
+
+    def test_create(self):
+        for number, options in enumerate((["-f", "raw"], ["-f", "raw", "-o", "preallocation=full"],
+                                          ["-f", "qcow2"],
+                                          ["-f", "qcow2", "-o", "cluster_size=8k"])):
+            ours, theirs = self.directory / f"{number}.ours", self.directory / f"{number}.theirs"
+            peers.ringdisk("create", *options, ours, "3M")
+            peers.qemu_img("create", *options, theirs, "3M")
+            one, other = peers.qemu_info(ours), peers.qemu_info(theirs)
+            for key in ("virtual-size", "format", "cluster-size", "format-specific"):
+                self.assertEqual(one.get(key), other.get(key))
+        self.assertEqual(peers.ringdisk("create", "-q", self.directory / "quiet", "1M").stdout, "")
+
+    def test_check(self):
+        disk = self.make_qcow2("disk.qcow2", "64M")
+        peers.qemu_io(disk, ["write -P 1 0 1M"])
+        self.assertEqual(json.loads(peers.ringdisk("check", "--output=json", disk).stdout),
+                         peers.qemu_check(disk))
+        self.assertEqual(peers.ringdisk("check", disk).stdout,
+                         peers.qemu_img("check", disk).stdout)
+        peers.ringdisk("check", self.make_raw(), expect=63)
+
+
+class Convert(peers.Case):
+    """Both directions, against qemu-img, byte for byte."""
+
+    def setUp(self):
+        super().setUp()
+        self.raw = self.directory / "source.raw"
+        with open(self.raw, "wb") as disk:
+            disk.truncate(40 * MIB)
+            for at, length in ((0, 5000), (3 * MIB + 512, 2 * MIB), (39 * MIB, MIB)):
+                disk.seek(at)
+                disk.write(os.urandom(length))
+
+    def test_there_and_back(self):
+        disk, back = self.directory / "disk.qcow2", self.directory / "back.raw"
+        peers.ringdisk("convert", "-f", "raw", "-O", "qcow2", self.raw, disk)
+        peers.qemu_check(disk)
+        peers.qemu_img("compare", "-f", "raw", "-F", "qcow2", self.raw, disk)
+        peers.ringdisk("convert", "-O", "raw", disk, back)
+        peers.require_same(self.raw, back)
+        self.assertLess(os.stat(back).st_blocks * 512, 5 * MIB)
+
+    def test_over_an_existing_target(self):
+        target = self.directory / "target.raw"
+        target.write_bytes(os.urandom(40 * MIB))
+        peers.ringdisk("convert", "-n", "-f", "raw", "-O", "raw", self.raw, target)
+        peers.require_same(self.raw, target)
+
+    def test_on_the_other_loop(self):
+        back = self.directory / "back.raw"
+        done = peers.ringdisk("convert", "-v", "-f", "raw", "-O", "raw", self.raw, back,
+                              environment={"RINGDISK_LOOP": "epoll"})
+        self.assertIn("epoll", done.stderr)
+        peers.require_same(self.raw, back)
+
+    def test_progress_as_json_lines(self):
+        done = peers.ringdisk("convert", "--progress=json", "-f", "raw", self.raw,
+                              self.directory / "x.raw")
+        last = json.loads(done.stdout.splitlines()[-1])
+        self.assertEqual((last["done"], last["total"]), (40 * MIB, 40 * MIB))
+
+    def test_a_full_disk_is_said_and_leaves_no_target(self):
+        target = self.directory / "target.raw"
+        # A file may not grow beyond this, so a write fails as on a full disk.
+        process = subprocess.run(
+            [peers.ringdisk_path(), "convert", "-S", "0", "-f", "raw", "-O", "qcow2", self.raw,
+             target],
+            preexec_fn=lambda: (signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+                                resource.setrlimit(resource.RLIMIT_FSIZE, (8 * MIB, 8 * MIB))),
+            capture_output=True, text=True, check=False, timeout=60)
+        self.assertEqual(process.returncode, 1)
+        self.assertIn("target.raw", process.stderr)
+        self.assertFalse(target.exists())
+
+    def test_an_interrupted_convert_leaves_no_target(self):
+        big, target = self.directory / "big.raw", self.directory / "target.raw"
+        with open(big, "wb") as disk:
+            disk.truncate(1 << 40)
+        process = subprocess.Popen([peers.ringdisk_path(), "convert", "-S", "0", "--threads", "1",
+                                    "-f", "raw", big, target], stderr=subprocess.PIPE, text=True)
+        while not target.exists() or target.stat().st_blocks == 0:
+            self.assertIsNone(process.poll())
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=20)[1]
+        self.assertEqual(process.returncode, 128 + signal.SIGINT)
+        self.assertIn("interrupted", said)
+        self.assertFalse(target.exists())
+
+
+class BadInput(peers.Case):
+    """One line with the name in it, exit status 1, nothing left behind."""
+
+    def refused(self, *arguments, says=()):
+        done = peers.ringdisk(*arguments, expect=1)
+        first = done.stderr.splitlines()[0]
+        self.assertTrue(first.startswith("ringdisk: "), first)
+        for words in says:
+            self.assertIn(words, first)
+
+    def test_names_that_are_no_image(self):
+        absent, folder = self.directory / "absent", self.directory
+        for command in ("info", "map", "check"):
+            self.refused(command, absent, says=["absent", "No such file"])
+            self.refused(command, folder, says=[str(folder)])
+        self.refused("convert", absent, self.directory / "x", says=["absent"])
+        self.assertFalse((self.directory / "x").exists())
+
+    def test_what_is_not_in_the_format_it_is_said_to_be_in(self):
+        disk = self.directory / "disk.raw"
+        disk.write_bytes(b"no image" * 100)
+        self.refused("info", "-f", "qcow2", disk, says=["disk.raw", "qcow2"])
+        self.refused("info", "-f", "nope", disk, says=["nope"])
+
+    def test_options_are_named(self):
+        new = self.directory / "new"
+        self.refused("create", "-f", "raw", "-o", "colour=red", new, "1M", says=["colour"])
+        self.refused("create", "-f", "qcow2", "-o", "colour=red", new, "1M", says=["colour"])
+        self.refused("create", new, says=["size"])
+        self.refused("create", new, "1Q", says=["1Q"])
+        self.refused("convert", "--what", new, new, says=["--what"])
+        self.refused("convert", "-c", new, new, says=["-c"])
+        self.refused("frobnicate", says=["frobnicate"])
+        self.assertFalse(new.exists())
+
+    def test_the_source_is_not_the_target(self):
+        disk = self.directory / "disk.raw"
+        pattern_bytes = os.urandom(MIB)
+        disk.write_bytes(pattern_bytes)
+        self.refused("convert", "-f", "raw", disk, disk, says=["disk.raw"])
+        self.assertEqual(disk.read_bytes(), pattern_bytes)
+
+    def test_a_target_that_is_too_small(self):
+        disk, small = self.directory / "disk.raw", self.directory / "small.raw"
+        disk.write_bytes(bytes(2 * MIB))
+        small.write_bytes(os.urandom(MIB))
+        before = small.read_bytes()
+        self.refused("convert", "-n", "-f", "raw", "-O", "raw", disk, small, says=["smaller"])
+        self.assertEqual(small.read_bytes(), before)
+
+
+if __name__ == "__main__":
+    peers.main(needs=["qemu-img", "qemu-io"])
