@@ -156,7 +156,8 @@ Task<void> live(Shard& shard, Stage& stage, uint64_t seed) {
   auto one = [&](size_t i) { return own(*queue, stage, dealt[i], sim::mix_seed(seed, i)); };
   co_await when_all(kOwners, one);
   // All of it in one request, which falls into many pieces.
-  co_await expect_content(*queue, stage, Property{0, kDiskBytes});
+  const Property everything{0, kDiskBytes};
+  co_await expect_content(*queue, stage, everything);
   queue.reset();
   co_await stage.device->close();
 }
