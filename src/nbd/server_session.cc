@@ -247,7 +247,10 @@ void ServerSession::prepare(Request& request) {
     }
     input_.consume(header.length);
   } else if (is_right && header.command == Command::kRead) {
-    bool may_split = terms_.structured_replies && (header.flags & kCommandDf) == 0;
+    // A client that selected base:allocation asks for the holes itself (nbdcopy, qemu-img), and has
+    // left them out already; looking again would cost it a SEEK_HOLE a read.
+    bool may_split = terms_.structured_replies && !terms_.block_status;
+    may_split = may_split && (header.flags & kCommandDf) == 0;
     request.seeks_holes = may_split && header.length >= kHoleSearchBytesMin;
     if (header.length != 0) request.buffer = shard_.buffers().take(header.length);
   } else if (is_right && header.command == Command::kBlockStatus) {

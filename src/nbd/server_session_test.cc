@@ -26,15 +26,16 @@ using ClientPart = Task<void> (*)(TestBench&, TestClient&);
 
 struct ServeOptions {
   bool structured = false;
+  bool contexts = true;  // base:allocation is selected, with structured replies
   bool read_only = false;
   bool hand_over = false;  // whatever can be handed over is
   Duration delay{0};
   std::string content;  // of the disk's beginning
 };
 
-Task<void> run_client(TestBench& bench, ClientPart part, bool structured) {
+Task<void> run_client(TestBench& bench, ClientPart part, const ServeOptions& options) {
   std::unique_ptr<TestClient> client = co_await bench.connect();
-  co_await client->go("disk", structured);
+  co_await client->go("disk", options.structured, options.contexts);
   co_await part(bench, *client);
   co_await client->disconnect();
   size_t rest = co_await client->drain();
@@ -52,7 +53,7 @@ void serve_one(uint64_t seed, ClientPart part, const ServeOptions& options) {
   setup.exports[0].read_only = options.read_only;
   if (options.hand_over) setup.options.hand_over = {Duration::zero(), Duration::zero()};
   auto with_client = [&options, part](TestBench& bench) {
-    return run_client(bench, part, options.structured);
+    return run_client(bench, part, options);
   };
   Result<void> done = run_with_server(setup, with_client);
   EXPECT_TRUE(done.ok()) << world.diagnostics().describe(done.ok() ? Error() : done.error());
@@ -220,7 +221,20 @@ Task<void> read_sparsely(TestBench& bench, TestClient& client) {
 TEST(ServerSessionTest, StructuredReadsSendHolesAsHolesUnlessAskedNotTo) {
   ServeOptions options;
   options.structured = true;
+  options.contexts = false;
   serve(&read_sparsely, options);
+}
+
+Task<void> read_after_block_status(TestBench& bench, TestClient& client) {
+  poke_stripes(bench.disk);
+  Reply reply = co_await client.call(kRead, 0, 0, 512 << 10);
+  EXPECT_TRUE(reply.read == striped().substr(0, 512 << 10));
+  EXPECT_EQ(reply.chunks.size(), 1u);
+}
+TEST(ServerSessionTest, ClientsThatAskForBlockStatusAreNotToldOfHolesAgain) {
+  ServeOptions options;
+  options.structured = true;
+  serve(&read_after_block_status, options);
 }
 
 Task<void> ask_block_status(TestBench& bench, TestClient& client) {

@@ -135,15 +135,18 @@ class TestClient {
     return be32(name.size()) + name + be32(sizeof...(queries)) +
            (std::string() + ... + string_with_length(queries));
   }
-  // The usual way in. kProtocol when one of the steps is refused.
-  Task<void> go(std::string name, bool structured) {
+  // The usual way in. kProtocol when one of the steps is refused. With structured replies,
+  // base:allocation is selected unless `contexts` says no.
+  Task<void> go(std::string name, bool structured, bool contexts = true) {
     co_await greet();
     if (structured) {
       std::vector<OptionAnswer> answers = co_await ask(8, "");
       co_await check_acknowledged(answers);
-      answers = co_await ask(10, meta_request(name, "base:allocation"));
-      co_await check_acknowledged(answers);
       structured_ = true;
+    }
+    if (structured && contexts) {
+      std::vector<OptionAnswer> answers = co_await ask(10, meta_request(name, "base:allocation"));
+      co_await check_acknowledged(answers);
     }
     std::vector<OptionAnswer> answers = co_await ask(7, info_request(name));
     co_await check_acknowledged(answers);
