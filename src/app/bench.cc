@@ -72,8 +72,7 @@ std::string opening_line(const BenchOptions& options) {
                      std::to_string(options.offset) + ", step size " +
                      std::to_string(options.step_bytes) + ")\n";
   if (options.flush_interval != 0) {
-    line += "Sending flush every " + std::to_string(options.flush_interval) + " " +
-            (options.drain ? "" : "in-flight ") + "requests\n";
+    line += "Sending flush every " + std::to_string(options.flush_interval) + " requests\n";
   }
   return line;
 }
