@@ -38,10 +38,11 @@ constexpr uint64_t printable(const T& value) {
       ::ringdisk::check_failed(__FILE__, __LINE__, #condition); \
   } while (false)
 
+// Copies: a reference into a temporary, such as CHECK_EQ(parse(text).value(), 3), would outlive it.
 #define RINGDISK_CHECK_COMPARE(left, op, right)                                     \
   do {                                                                              \
-    const auto& check_left = (left);                                                \
-    const auto& check_right = (right);                                              \
+    const auto check_left = (left);                                                 \
+    const auto check_right = (right);                                               \
     if (!(check_left op check_right)) [[unlikely]]                                  \
       ::ringdisk::check_failed(__FILE__, __LINE__, #left " " #op " " #right,        \
                                ::ringdisk::check_internal::printable(check_left),   \

@@ -70,6 +70,18 @@ TEST(ResultDeathTest, TheWrongSideIsABug) {
   EXPECT_DEATH(static_cast<void>(make(1).error()), "CHECK failed");
 }
 
+__attribute__((noinline)) Result<uint64_t> parse_length(const std::string& text) {
+  if (text.empty()) return Error::of(ErrorKind::kInvalid, "parse");
+  return text.size();
+}
+
+// (The address sanitizer sees it when the value is looked at after its Result has gone.)
+TEST(ResultTest, AComparisonMayLookIntoATemporary) {
+  const std::string text = "seven..";
+  CHECK_EQ(parse_length(text).value(), uint64_t{7});
+  CHECK_LT(uint64_t{6}, parse_length(text).value());
+}
+
 // --- Error ---------------------------------------------------------------------------------------
 
 TEST(ErrorTest, EveryKindHasANameAndAnErrnoOfItsOwnKind) {
