@@ -121,11 +121,32 @@ Task<NewClusters> Allocator::allocate_at_end(uint64_t count) {
       co_await check_room(end_ + 1);
       continue;
     }
+    const uint64_t bytes = (end_ + found) << geometry.cluster_bits();
+    if (storage_.limits().grows && storage_.size().value() < bytes) {
+      co_await extend_storage(end_ + found);
+      continue;
+    }
     NewClusters made{{ClusterIndex(end_), found}, storage_.limits().grown_reads_zero};
     for (uint64_t i = 0; i < found; ++i) refcounts_.set(ClusterIndex(end_ + i), 1);
     end_ += found;
     co_return made;
   }
+}
+
+// Every cluster that was given out lies before end_, so no write can have made the file longer than
+// this: it only grows here.
+Task<void> Allocator::extend_storage(uint64_t end) {
+  const uint32_t bits = image_.geometry.cluster_bits();
+  const uint64_t bytes = end << bits;
+  const uint64_t step = std::clamp(bytes / 8, kExtensionMin, kExtensionMax);
+  const uint64_t ahead = image_.geometry.clusters_of(step) << bits;
+  is_extended_ = true;
+  co_await storage_.resize(ByteCount(bytes + ahead));
+}
+
+Task<void> Allocator::trim_storage() {
+  const ByteCount used(end_ << image_.geometry.cluster_bits());
+  if (is_extended_ && storage_.size() > used) co_await storage_.resize(used);
 }
 
 Task<void> Allocator::take_back(ClusterRun run) {

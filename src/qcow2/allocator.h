@@ -9,6 +9,10 @@
 // request, so that no request waits for a whole scan. What lies beyond the end at open and was
 // never given out reads as zeros on storages that grow so.
 //
+// The file is made longer ahead of its use, in large steps: then its end never lies within a sector
+// that the guest writes in parts (a crash that loses the last growth would tear it), and most
+// writes find the file's size as it has to be. close() cuts off what is left over.
+//
 // Growing at the end meets clusters that no refcount block counts yet. The new block takes the
 // first of them and counts itself; where the refcount table has no room for the block's entry, a
 // larger table is placed there first, in memory; write-back makes it durable before the header
@@ -44,15 +48,22 @@ class Allocator {
   // The clusters' refcount has become zero and nobody is using them: they may be given out again.
   void add_free(ClusterRun run);
 
+  // Cuts off what extend_storage was ahead. Nothing is allocated afterwards.
+  Task<void> trim_storage();
+
   // Clusters of refcount tables that a larger one has replaced; the caller frees them when the
   // header says so on the disk.
-  std::vector<ClusterRun> take_replaced_tables() { return std::exchange(replaced_tables_, {}); }
+  std::vector<ClusterRun> take_replaced_tables();
 
  private:
+  static constexpr uint64_t kExtensionMin = 1 * limits::kMiB;
+  static constexpr uint64_t kExtensionMax = 64 * limits::kMiB;
+
   Task<void> find_end();
   Task<void> discover();
   Task<NewClusters> allocate_hole(ClusterRun hole);
   Task<NewClusters> allocate_at_end(uint64_t count);
+  Task<void> extend_storage(uint64_t end);
   Task<void> ensure_block(uint64_t block);
   Task<void> grow_table(uint64_t block);
   uint64_t grown_table_clusters(uint64_t block) const;
@@ -68,6 +79,7 @@ class Allocator {
   uint64_t scanned_ = 0;   // clusters below were looked at, or never need to be
   uint64_t scan_end_ = 0;  // the end at open
   uint64_t end_ = 0;       // clusters from here on were never given out
+  bool is_extended_ = false;
   std::vector<ClusterRun> replaced_tables_;
 };
 

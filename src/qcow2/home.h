@@ -63,6 +63,7 @@ class Home {
   Quarantine quarantine_;
   WriteBack write_back_;
   GuestMap guest_map_;
+  Mutex freeing_;  // one pass of the quarantine at a time
   Event much_is_dirty_;
   Event something_waits_;
   bool closing_ = false;

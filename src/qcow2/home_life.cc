@@ -100,6 +100,7 @@ Task<void> Home::free_when_something_waits() {
 // What fails here leaves clusters in use that nobody needs: a leak, which a check finds and
 // repairs.
 Task<void> Home::process_quarantine() {
+  MutexLock lock = co_await freeing_.lock();
   Result<void> processed = co_await quarantine_.process().result();
   if (processed.ok()) co_return;
   image_.world.log.warning(image_.world.diagnostics.describe(processed.error()) +
@@ -120,6 +121,9 @@ Task<void> Home::close() {
   co_await writer_ended_.wait();
   co_await freer_ended_.wait();
   Result<void> written = co_await write_everything().result();
+  if (written.ok() && image_.health.is_writable()) {
+    written = co_await allocator_.trim_storage().result();
+  }
   co_await image_.pins.close();
   writer_.reset();
   freer_.reset();

@@ -33,6 +33,8 @@ void Quarantine::removal_is_durable(const std::vector<ClusterRun>& runs) {
 Task<void> Quarantine::process() {
   const std::vector<ClusterRun> runs = std::exchange(waiting_, {});
   if (runs.empty()) co_return;
+  CHECK(!is_processing_);
+  is_processing_ = true;
   co_await image_.pins.drain();
   std::vector<ClusterRun> last;
   Result<void> outcome;
@@ -45,6 +47,7 @@ Task<void> Quarantine::process() {
     Result<void> freed = co_await set_free(run).result();
     if (!freed.ok() && outcome.ok()) outcome = std::move(freed);
   }
+  is_processing_ = false;
   co_await std::move(outcome);
 }
 

@@ -29,6 +29,8 @@ class Quarantine {
   std::vector<ClusterRun> take_released() { return std::exchange(released_, {}); }
   void removal_is_durable(const std::vector<ClusterRun>& runs);
   bool has_waiting() const { return !waiting_.empty(); }
+  // Whether a flush and a pass of process() would free anything, or a pass is under way.
+  bool is_holding() const { return !released_.empty() || !waiting_.empty() || is_processing_; }
 
   // Takes all that wait through the rest of the way. One call at a time. kCorrupt: the refcounts of
   // the image are wrong; what that concerns stays in use. An I/O error: likewise.
@@ -47,6 +49,7 @@ class Quarantine {
   Allocator& allocator_;
   std::vector<ClusterRun> released_;
   std::vector<ClusterRun> waiting_;
+  bool is_processing_ = false;
 };
 
 }  // namespace ringdisk::qcow2

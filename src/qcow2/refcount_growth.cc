@@ -76,4 +76,9 @@ Task<void> Allocator::grow_table(uint64_t block) {
   }
 }
 
+std::vector<ClusterRun> Allocator::take_replaced_tables() {
+  for (ClusterRun table : replaced_tables_) metadata_.remove(table.first, table.count);
+  return std::exchange(replaced_tables_, {});
+}
+
 }  // namespace ringdisk::qcow2

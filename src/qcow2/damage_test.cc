@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+// Damaged and hostile images, and images whose features restrict what may be done: what is refused
+// at open, what is found later, and what an open changes.
+#include <gtest/gtest.h>
+
+#include "qcow2/image_fixture_test.h"
+#include "sim/sim_world.h"
+
+namespace ringdisk::qcow2 {
+namespace {
+
+constexpr ByteCount kSize(4 << 20);
+constexpr uint64_t kCluster = 4096;
+
+// A world with one image on one disk, whose bytes a test may change before it is opened. Layout of
+// the image: header, refcount table, refcount block, L1 table (2 entries), each one cluster.
+class DamageTest : public ::testing::Test {
+ protected:
+  static constexpr uint64_t kRefcountBlockAt = 2 * kCluster;
+  static constexpr uint64_t kL1At = 3 * kCluster;
+  static constexpr uint64_t kTableAt = 4 * kCluster;  // an L2 table that tests add
+  static constexpr uint64_t kDataAt = 5 * kCluster;
+
+  void SetUp() override { disk_.poke(0, encode_test_image(image_, kSize)); }
+
+  void put64(uint64_t at, uint64_t value) {
+    std::byte bytes[8];
+    store_be64(bytes, value);
+    disk_.poke(at, bytes);
+  }
+  uint64_t get64(uint64_t at) {
+    std::byte bytes[8];
+    disk_.peek(at, bytes);
+    return load_be64(bytes);
+  }
+  // An L2 table for the first 2 MiB whose first entry is `entry`; refcounts as they should be.
+  void add_table(uint64_t entry) {
+    put64(kL1At, kCopied | kTableAt);
+    disk_.poke(kTableAt, std::vector<std::byte>(2 * kCluster));
+    put64(kTableAt, entry);
+    const std::byte one[4] = {std::byte{0}, std::byte{1}, std::byte{0}, std::byte{1}};
+    disk_.poke(kRefcountBlockAt + 4 * 2, one);
+  }
+
+  std::unique_ptr<SharedStorage> storage() {
+    return std::make_unique<SharedStorage>(
+        std::make_unique<sim::SimStorageNode>(disk_, "disk.qcow2", 1));
+  }
+  // Opens, lets `use` work with a queue, closes. The open's error, or the use's.
+  template <class Use>
+  Result<void> with_queue(bool read_only, Use use) {
+    auto steps = [&](Shard& shard) { return run_steps(shard, read_only, use); };
+    return world_.run(steps);
+  }
+  template <class Use>
+  Task<void> run_steps(Shard& shard, bool read_only, Use& use) {
+    std::shared_ptr<DeviceNode> node =
+        co_await open_test_image(world_.world(), image_, nullptr, storage(), read_only);
+    Result<std::unique_ptr<DeviceQueue>> queue = co_await node->open_queue(shard).result();
+    Result<void> used;
+    if (queue.ok()) {
+      used = co_await use(*queue.value()).result();
+      queue.value().reset();
+    } else {
+      used = queue.error();
+    }
+    Result<void> closed = co_await node->close().result();
+    static_cast<void>(closed.ok());
+    co_await std::move(used);
+  }
+  static Task<void> nothing(DeviceQueue&) { co_return; }
+  std::string refusal(const Result<void>& result) {
+    return result.ok() ? "" : world_.diagnostics().describe(result.error());
+  }
+
+  TestImage image_;
+  sim::SimWorld world_{sim::seed_or(1), 1};
+  sim::SimDisk disk_{sim::SimDiskOptions::file(), 1};
+};
+
+Task<void> write_at(DeviceQueue& queue, uint64_t offset) {
+  std::vector<std::byte> bytes(512, std::byte{7});
+  co_await queue.write(GuestOffset(offset), ConstBuffers(Bytes(bytes)), WriteOptions());
+}
+Task<void> read_at(DeviceQueue& queue, uint64_t offset) {
+  std::vector<std::byte> bytes(512);
+  co_await queue.read(GuestOffset(offset), MutableBuffers(MutableBytes(bytes)));
+}
+
+// Writing to the damaged cluster fails, then nothing can be written any more; reading can.
+Task<void> expect_damage_at_0(DeviceQueue& queue) {
+  Result<void> damaged = co_await write_at(queue, 100).result();
+  EXPECT_FALSE(damaged.ok());
+  if (!damaged.ok()) EXPECT_EQ(damaged.error().kind, ErrorKind::kCorrupt);
+  Result<void> elsewhere = co_await write_at(queue, 3 << 20).result();
+  EXPECT_FALSE(elsewhere.ok());
+  Result<void> read = co_await read_at(queue, 3 << 20).result();
+  EXPECT_TRUE(read.ok());
+}
+
+TEST_F(DamageTest, AnEntryThatPointsAtATableIsNeitherWrittenThroughNorForgotten) {
+  for (uint64_t target : {uint64_t{0} + kCluster, kRefcountBlockAt, kL1At, kTableAt}) {
+    add_table(kCopied | target);
+    put64(kIncompatibleFeaturesAt, 0);
+    const uint64_t before = get64(target + 96);
+    EXPECT_EQ(refusal(with_queue(false, &expect_damage_at_0)), "");
+    EXPECT_EQ(get64(target + 96), before);
+    EXPECT_EQ(get64(kIncompatibleFeaturesAt), kIncompatibleCorrupt);
+    // From now on it is opened for reading only.
+    EXPECT_NE(refusal(with_queue(false, &nothing)).find("marked as corrupt"), std::string::npos);
+    EXPECT_EQ(refusal(with_queue(true, &nothing)), "");
+  }
+}
+
+TEST_F(DamageTest, EntriesThatBreakTheSpecificationAreErrors) {
+  for (uint64_t entry : {kCopied | (kDataAt + 512), kCopied | kDataAt | 16, kCopied,
+                         uint64_t{1} << 58 | kDataAt, kCompressed}) {
+    add_table(entry);
+    put64(kIncompatibleFeaturesAt, 0);
+    auto read_first = [](DeviceQueue& queue) { return read_at(queue, 0); };
+    Result<void> read = with_queue(true, read_first);
+    ASSERT_FALSE(read.ok()) << entry;
+    EXPECT_EQ(read.error().kind, ErrorKind::kCorrupt);
+    EXPECT_EQ(refusal(with_queue(false, &expect_damage_at_0)), "");
+  }
+}
+
+TEST_F(DamageTest, ACompressedClusterOfGarbageIsAnErrorAndNoDamageOfTables) {
+  add_table(kCompressed | kDataAt);
+  std::vector<std::byte> garbage(kCluster, std::byte{0xff});
+  disk_.poke(kDataAt, garbage);
+  auto use = [](DeviceQueue& queue) -> Task<void> {
+    Result<void> read = co_await read_at(queue, 0).result();
+    EXPECT_FALSE(read.ok());
+    co_await write_at(queue, 1 << 20);
+  };
+  EXPECT_EQ(refusal(with_queue(false, use)), "");
+  EXPECT_EQ(get64(kIncompatibleFeaturesAt), 0u);
+}
+
+TEST_F(DamageTest, L1EntriesThatBreakTheSpecificationAreErrors) {
+  for (uint64_t entry : {kCopied | (kTableAt + 512), kCopied, kCopied | kTableAt | 1}) {
+    put64(kL1At, entry);
+    put64(kIncompatibleFeaturesAt, 0);
+    EXPECT_EQ(refusal(with_queue(false, &expect_damage_at_0)), "");
+  }
+}
+
+TEST_F(DamageTest, TablesOnTablesOrBeyondTheEndRefuseWriting) {
+  for (uint64_t table : {kRefcountBlockAt, kL1At, kCluster, uint64_t{1} << 40}) {
+    put64(kL1At, kCopied | table);
+    EXPECT_NE(refusal(with_queue(false, &nothing)).find("an L2 table at byte"), std::string::npos);
+    EXPECT_EQ(refusal(with_queue(true, &nothing)), "");
+  }
+  put64(kL1At, 0);
+  put64(kCluster + 8, kL1At);  // the refcount table's second entry
+  EXPECT_NE(refusal(with_queue(false, &nothing)).find("a refcount block at byte"),
+            std::string::npos);
+}
+
+TEST_F(DamageTest, AFreedClusterWithoutARefcountIsNoticed) {
+  add_table(kCopied | kDataAt);
+  const std::byte none[2] = {};
+  disk_.poke(kRefcountBlockAt + 5 * 2, none);
+  auto use = [](DeviceQueue& queue) -> Task<void> {
+    co_await queue.discard(GuestRange(GuestOffset(0), ByteCount(kCluster)));
+    co_await queue.flush();
+  };
+  EXPECT_EQ(refusal(with_queue(false, use)), "");
+  EXPECT_EQ(get64(kIncompatibleFeaturesAt), kIncompatibleCorrupt);
+}
+
+TEST_F(DamageTest, ATableThatRefcountsCallFreeIsNotGivenOut) {
+  add_table(kCopied | kDataAt);
+  const std::byte none[10] = {};
+  disk_.poke(kRefcountBlockAt, none);  // header, tables and the L2 table all count as free
+  auto use = [](DeviceQueue& queue) -> Task<void> {
+    for (uint64_t at = 0; at < 16; ++at) co_await write_at(queue, (1 << 20) + at * kCluster);
+    co_await queue.flush();
+  };
+  EXPECT_EQ(refusal(with_queue(false, use)), "");
+  EXPECT_EQ(get64(0) >> 32, uint64_t{kMagic});
+  EXPECT_EQ(get64(kL1At), kCopied | kTableAt);
+  EXPECT_EQ(get64(kTableAt), kCopied | kDataAt);
+}
+
+TEST_F(DamageTest, ADirtyImageIsReadAndNotWritten) {
+  put64(kIncompatibleFeaturesAt, kIncompatibleDirty);
+  EXPECT_NE(refusal(with_queue(false, &nothing)).find("dirty bit"), std::string::npos);
+  auto read_first = [](DeviceQueue& queue) { return read_at(queue, 0); };
+  EXPECT_EQ(refusal(with_queue(true, read_first)), "");
+}
+
+TEST_F(DamageTest, AutoclearBitsAreClearedByAnOpenForWritingAlone) {
+  put64(kAutoclearFeaturesAt, kAutoclearBitmaps | 1 << 9);
+  EXPECT_EQ(refusal(with_queue(true, &nothing)), "");
+  EXPECT_EQ(get64(kAutoclearFeaturesAt), kAutoclearBitmaps | 1 << 9);
+  EXPECT_EQ(refusal(with_queue(false, &nothing)), "");
+  EXPECT_EQ(get64(kAutoclearFeaturesAt), 0u);
+}
+
+// Shared clusters, as an internal snapshot leaves them: refcount two, no COPIED flag.
+TEST_F(DamageTest, ASharedClusterIsCopiedWhenItIsWritten) {
+  add_table(kDataAt);
+  std::vector<std::byte> old(kCluster, std::byte{3});
+  disk_.poke(kDataAt, old);
+  const std::byte two[2] = {std::byte{0}, std::byte{2}};
+  disk_.poke(kRefcountBlockAt + 5 * 2, two);
+  auto use = [](DeviceQueue& queue) -> Task<void> {
+    co_await write_at(queue, 512);
+    std::vector<std::byte> bytes(kCluster);
+    co_await queue.read(GuestOffset(0), MutableBuffers(MutableBytes(bytes)));
+    EXPECT_EQ(bytes[511], std::byte{3});
+    EXPECT_EQ(bytes[512], std::byte{7});
+    EXPECT_EQ(bytes[1024], std::byte{3});
+  };
+  EXPECT_EQ(refusal(with_queue(false, use)), "");
+  std::vector<std::byte> kept(kCluster);
+  disk_.peek(kDataAt, kept);
+  EXPECT_EQ(kept, old);
+  std::byte refcount[2];
+  disk_.peek(kRefcountBlockAt + 5 * 2, refcount);
+  EXPECT_EQ(load_be16(refcount), 1u);
+}
+
+TEST_F(DamageTest, ASharedTableIsCopiedWhenItIsChanged) {
+  add_table(kDataAt);
+  put64(kL1At, kTableAt);
+  const std::byte two[4] = {std::byte{0}, std::byte{2}, std::byte{0}, std::byte{2}};
+  disk_.poke(kRefcountBlockAt + 4 * 2, two);
+  auto use = [](DeviceQueue& queue) { return write_at(queue, kCluster); };
+  EXPECT_EQ(refusal(with_queue(false, use)), "");
+  EXPECT_EQ(get64(kTableAt + 8), 0u);
+  const uint64_t copy = get64(kL1At) & kOffsetMask;
+  EXPECT_NE(copy, kTableAt);
+  EXPECT_EQ(get64(copy), kDataAt);
+  EXPECT_NE(get64(copy + 8), 0u);
+  std::byte refcount[2];
+  disk_.peek(kRefcountBlockAt + 4 * 2, refcount);
+  EXPECT_EQ(load_be16(refcount), 1u);
+}
+
+}  // namespace
+}  // namespace ringdisk::qcow2

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+// For tests: qcow2 images of any geometry on simulated storages, as the model test and the sweeps
+// want them. Images are laid out here by hand, as small as the specification allows, so that tables
+// have to grow: nothing is shared with create.h. Checked with check.h.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/diagnostics.h"
+#include "block/graph.h"
+#include "nodes/raw.h"
+#include "qcow2/check.h"
+#include "qcow2/driver.h"
+#include "qcow2/node.h"
+#include "qcow2/refcount_block.h"
+#include "runtime/shard.h"
+#include "sim/image_format.h"
+#include "sim/seeds.h"
+#include "sim/sim_storage.h"
+
+namespace ringdisk::qcow2 {
+
+struct TestImage {
+  uint32_t version = 3;
+  uint32_t cluster_bits = 12;
+  uint32_t refcount_order = 4;
+  uint32_t refcount_table_clusters = 1;
+  uint64_t backing_bytes = 0;       // of a raw backing image; 0: none
+  std::string slice_memory = "1M";  // l2-cache-size
+  bool leaks_allowed = false;       // by the check
+};
+
+// The image's tables as bytes from its first cluster on: header, refcount table, one refcount
+// block, L1 table.
+inline std::vector<std::byte> encode_test_image(const TestImage& image, ByteCount size) {
+  Header header;
+  header.version = image.version;
+  header.cluster_bits = image.cluster_bits;
+  header.refcount_order = image.version == 2 ? 4 : image.refcount_order;
+  header.size = size;
+  const Geometry geometry = header.geometry();
+  const uint64_t l1_entries = geometry.l1_entries_for(size);
+  const uint64_t l1_clusters = geometry.clusters_of(l1_entries * kEntryBytes);
+  const uint64_t block_at = 1 + image.refcount_table_clusters;
+  header.l1_size = static_cast<uint32_t>(l1_entries);
+  header.l1_table = geometry.host_offset(ClusterIndex(block_at + 1));
+  header.refcount_table = geometry.host_offset(ClusterIndex(1));
+  header.refcount_table_clusters = image.refcount_table_clusters;
+  if (image.backing_bytes != 0) {
+    header.backing_name = "base.raw";
+    Bytes format = as_bytes("raw");
+    header.extensions.push_back(
+        {ExtensionType::kBackingFormat, std::vector<std::byte>(format.begin(), format.end())});
+  }
+  const uint64_t total = block_at + 1 + l1_clusters;
+  std::vector<std::byte> bytes = encode_header(header).value();
+  bytes.resize(total << image.cluster_bits);
+  store_be64(&bytes[geometry.cluster_size()], block_at << image.cluster_bits);
+  MutableBytes block =
+      MutableBytes(bytes).subspan(block_at << image.cluster_bits, geometry.cluster_size());
+  CHECK_LE(total, geometry.refcount_block_entries());
+  for (uint64_t i = 0; i < total; ++i) store_refcount(block, header.refcount_order, i, 1);
+  return bytes;
+}
+
+inline Task<void> create_test_image(TestImage image, SharedStorage& storage, ByteCount size) {
+  const std::vector<std::byte> bytes = encode_test_image(image, size);
+  std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
+  co_await access->write(HostOffset(0), ConstBuffers(Bytes(bytes)));
+}
+
+// Opens the image alone, through the driver.
+inline Task<OpenedFormat> open_test_format(const World& world,
+                                           std::unique_ptr<SharedStorage> storage, bool read_only,
+                                           std::string slice_memory) {
+  world.diagnostics.add_node("disk.qcow2");  // the storage's id, if it is the first
+  const Drivers drivers;
+  const OpenGate gate(world.diagnostics);
+  Graph graph(world, drivers, gate);
+  OpenMode mode;
+  mode.read_only = read_only;
+  Options options;
+  options.set("l2-cache-size", std::move(slice_memory));
+  FormatOpening opening{world, graph, std::move(storage), "", mode, std::move(options)};
+  FormatDriver driver = qcow2_driver();
+  co_return co_await driver.open(std::move(opening));
+}
+
+// A disk with content of its own, as a backing image.
+inline std::shared_ptr<sim::SimDisk> test_backing_disk(uint64_t bytes) {
+  sim::SimDiskOptions options = sim::SimDiskOptions::file();
+  options.size = ByteCount(bytes);
+  options.stale = true;
+  options.read_only = true;
+  return std::make_shared<sim::SimDisk>(options, 1);
+}
+
+inline std::shared_ptr<DeviceNode> test_backing(sim::SimDisk& disk) {
+  auto storage =
+      std::make_unique<SharedStorage>(std::make_unique<sim::SimStorageNode>(disk, "base.raw", 2));
+  auto raw = std::make_unique<RawNode>(std::move(storage), ByteCount(0), ByteCount(disk.size()));
+  return std::make_shared<DeviceNode>("base.raw", 2, std::move(raw), nullptr);
+}
+
+inline Task<std::shared_ptr<DeviceNode>> open_test_image(const World& world, TestImage image,
+                                                         std::shared_ptr<sim::SimDisk> backing,
+                                                         std::unique_ptr<SharedStorage> storage,
+                                                         bool read_only) {
+  OpenedFormat opened =
+      co_await open_test_format(world, std::move(storage), read_only, image.slice_memory);
+  std::shared_ptr<DeviceNode> below;
+  if (backing) below = test_backing(*backing);
+  co_return std::make_shared<DeviceNode>("disk.qcow2", 1, std::move(opened.node), below);
+}
+
+inline Task<void> check_test_image(const World& world, TestImage image,
+                                   std::unique_ptr<SharedStorage> storage) {
+  Result<std::optional<CheckReport>> checked = co_await check_image(world, *storage, {}).result();
+  co_await storage->node->close();
+  std::optional<CheckReport> report = co_await std::move(checked);
+  CHECK(report.has_value());
+  EXPECT_EQ(report->corruptions, uint64_t{0});
+  EXPECT_EQ(report->check_errors, uint64_t{0});
+  if (!image.leaks_allowed) EXPECT_EQ(report->leaks, uint64_t{0});
+  if (report->corruptions != 0 || (!image.leaks_allowed && report->leaks != 0)) {
+    for (const std::string& message : report->messages) ADD_FAILURE() << message;
+  }
+}
+
+inline sim::ImageFormat test_format(TestImage image) {
+  std::shared_ptr<sim::SimDisk> backing;
+  if (image.backing_bytes != 0) backing = test_backing_disk(image.backing_bytes);
+  sim::ImageFormat format;
+  format.name = "qcow2";
+  format.create = [image](const World&, SharedStorage& storage, ByteCount size) {
+    return create_test_image(image, storage, size);
+  };
+  format.open = [image, backing](const World& world, std::unique_ptr<SharedStorage> storage,
+                                 bool read_only) {
+    return open_test_image(world, image, backing, std::move(storage), read_only);
+  };
+  if (backing) {
+    format.initial = [backing](uint64_t sector, sim::Sector& content) {
+      content = sim::Sector();
+      if ((sector + 1) * sim::kSectorBytes > backing->size()) return;
+      content = sim::stale_sector(sector);
+    };
+  }
+  format.check = [image](const World& world, std::unique_ptr<SharedStorage> storage) {
+    return check_test_image(world, image, std::move(storage));
+  };
+  return format;
+}
+
+}  // namespace ringdisk::qcow2

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole images on the simulator: random requests from several shards against a model of the disk,
+// over geometries, storages and backing images; every place of failure; the power failing anywhere.
+#include <gtest/gtest.h>
+
+#include "qcow2/image_fixture_test.h"
+#include "sim/crash_sweep.h"
+#include "sim/fault_sweep.h"
+#include "sim/model_run.h"
+#include "sim/sim_world.h"
+
+namespace ringdisk::qcow2 {
+namespace {
+
+using sim::for_each_seed;
+using sim::run_device_crash_sweep;
+using sim::run_device_fault_sweep;
+using sim::run_model_test;
+
+// A geometry of its own for every seed: clusters of 512 bytes to 64 KiB, all refcount widths.
+TestImage drawn_image(uint64_t seed) {
+  Random random(seed);
+  TestImage image;
+  image.version = random.chance(25) ? 2 : 3;
+  image.cluster_bits = static_cast<uint32_t>(9 + random.below(8));
+  image.refcount_order = static_cast<uint32_t>(random.below(7));
+  return image;
+}
+
+TEST(Qcow2ModelTest, HoldsWhatWasWrittenInEveryGeometry) {
+  for_each_seed(60, [](uint64_t seed) {
+    sim::ModelTestOptions options;
+    run_model_test(test_format(drawn_image(seed)), seed, options);
+  });
+}
+
+TEST(Qcow2ModelTest, HoldsWhatWasWrittenOverABackingImage) {
+  for_each_seed(40, [](uint64_t seed) {
+    sim::ModelTestOptions options;
+    TestImage image = drawn_image(seed);
+    image.backing_bytes = options.size.value() * 6 / 10 / 4096 * 4096 + 512 * (seed % 8);
+    run_model_test(test_format(image), seed, options);
+  });
+}
+
+TEST(Qcow2ModelTest, HoldsWhatWasWrittenOnABlockDevice) {
+  for_each_seed(40, [](uint64_t seed) {
+    sim::ModelTestOptions options;
+    TestImage image = drawn_image(seed);
+    const uint32_t block = seed % 2 ? 4096 : 512;
+    options.disk = sim::SimDiskOptions::block_device(ByteCount(16 << 20), block);
+    image.leaks_allowed = false;
+    run_model_test(test_format(image), seed, options);
+  });
+}
+
+TEST(Qcow2ModelTest, HoldsWhatWasWrittenWithHardlyAnyMemoryForTables) {
+  for_each_seed(40, [](uint64_t seed) {
+    sim::ModelTestOptions options;
+    TestImage image = drawn_image(seed);
+    image.cluster_bits = 9;
+    image.slice_memory = "512";
+    options.size = ByteCount(16 << 20);
+    options.workload.operations = 500;
+    run_model_test(test_format(image), seed, options);
+  });
+}
+
+TEST(Qcow2ModelTest, LargeClustersOfASmallDisk) {
+  for_each_seed(10, [](uint64_t seed) {
+    sim::ModelTestOptions options;
+    TestImage image = drawn_image(seed);
+    image.cluster_bits = 21;
+    options.size = ByteCount((8 << 20) + 512 * (seed % 7));
+    options.workload.operations = 100;
+    run_model_test(test_format(image), seed, options);
+  });
+}
+
+sim::DeviceCrashOptions crash_options(uint64_t seed) {
+  sim::DeviceCrashOptions options;
+  options.workload.operations = 100;
+  options.workload.length_max = 48 * 1024;
+  options.workload.flushes = 15;
+  options.sweep.shards = 1 + seed % 3;
+  options.sweep.points = 25;
+  return options;
+}
+
+TEST(Qcow2CrashTest, ACrashAnywhereLeaksAtWorst) {
+  for_each_seed(10, [](uint64_t seed) {
+    TestImage image = drawn_image(seed);
+    image.leaks_allowed = true;
+    EXPECT_GT(run_device_crash_sweep(test_format(image), seed, crash_options(seed)), 0u);
+  });
+}
+
+TEST(Qcow2CrashTest, ACrashAnywhereLeaksAtWorstOverABackingImage) {
+  for_each_seed(5, [](uint64_t seed) {
+    TestImage image = drawn_image(seed);
+    image.leaks_allowed = true;
+    image.backing_bytes = 600 << 10;
+    EXPECT_GT(run_device_crash_sweep(test_format(image), seed, crash_options(seed)), 0u);
+  });
+}
+
+TEST(Qcow2CrashTest, ACrashAnywhereShowsNoStaleBytesOfABlockDevice) {
+  for_each_seed(5, [](uint64_t seed) {
+    TestImage image = drawn_image(seed);
+    image.leaks_allowed = true;
+    sim::DeviceCrashOptions options = crash_options(seed);
+    options.sweep.disks = {sim::SimDiskOptions::block_device(ByteCount(4 << 20), 512)};
+    EXPECT_GT(run_device_crash_sweep(test_format(image), seed, options), 0u);
+  });
+}
+
+// The refcount table starts with room for 2 MiB of file and has to grow under way.
+TEST(Qcow2CrashTest, ACrashWhileTheRefcountTableGrowsLeaksAtWorst) {
+  for_each_seed(6, [](uint64_t seed) {
+    TestImage image;
+    image.cluster_bits = 9;
+    image.refcount_order = 6;
+    image.leaks_allowed = true;
+    sim::DeviceCrashOptions options = crash_options(seed);
+    options.size = ByteCount(4 << 20);
+    options.workload.writes = 70;
+    options.workload.length_max = 160 * 1024;
+    EXPECT_GT(run_device_crash_sweep(test_format(image), seed, options), 0u);
+  });
+}
+
+TEST(Qcow2FaultTest, EveryFailureIsReportedAndTheImageStaysRight) {
+  for_each_seed(3, [](uint64_t seed) {
+    TestImage image = drawn_image(seed);
+    image.leaks_allowed = true;
+    if (seed % 2 == 0) image.backing_bytes = 600 << 10;
+    sim::DeviceFaultOptions options;
+    options.workload.operations = 60;
+    options.workload.errors_allowed = true;
+    options.step = 5;
+    EXPECT_GT(run_device_fault_sweep(test_format(image), seed, options), 1u);
+  });
+}
+
+TEST(Qcow2FaultTest, ADiskThatIsGoneIsReported) {
+  TestImage image;
+  image.leaks_allowed = true;
+  sim::DeviceFaultOptions options;
+  options.workload.operations = 60;
+  options.workload.errors_allowed = true;
+  options.fail_all_after = true;
+  options.step = 11;
+  EXPECT_GT(run_device_fault_sweep(test_format(image), sim::seed_or(1), options), 1u);
+}
+
+}  // namespace
+}  // namespace ringdisk::qcow2
