@@ -91,7 +91,9 @@ Task<void> read_at(DeviceQueue& queue, uint64_t offset) {
 Task<void> expect_damage_at_0(DeviceQueue& queue) {
   Result<void> damaged = co_await write_at(queue, 100).result();
   EXPECT_FALSE(damaged.ok());
-  if (!damaged.ok()) EXPECT_EQ(damaged.error().kind, ErrorKind::kCorrupt);
+  if (!damaged.ok()) {
+    EXPECT_EQ(damaged.error().kind, ErrorKind::kCorrupt);
+  }
   Result<void> elsewhere = co_await write_at(queue, 3 << 20).result();
   EXPECT_FALSE(elsewhere.ok());
   Result<void> read = co_await read_at(queue, 3 << 20).result();

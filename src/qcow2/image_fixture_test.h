@@ -119,13 +119,17 @@ inline Task<std::shared_ptr<DeviceNode>> open_test_image(const World& world, Tes
 
 inline Task<void> check_test_image(const World& world, TestImage image,
                                    std::unique_ptr<SharedStorage> storage) {
-  Result<std::optional<CheckReport>> checked = co_await check_image(world, *storage, {}).result();
+  const std::function<void(CheckProgress)> no_progress;
+  Result<std::optional<CheckReport>> checked =
+      co_await check_image(world, *storage, no_progress).result();
   co_await storage->node->close();
   std::optional<CheckReport> report = co_await std::move(checked);
   CHECK(report.has_value());
   EXPECT_EQ(report->corruptions, uint64_t{0});
   EXPECT_EQ(report->check_errors, uint64_t{0});
-  if (!image.leaks_allowed) EXPECT_EQ(report->leaks, uint64_t{0});
+  if (!image.leaks_allowed) {
+    EXPECT_EQ(report->leaks, uint64_t{0});
+  }
   if (report->corruptions != 0 || (!image.leaks_allowed && report->leaks != 0)) {
     for (const std::string& message : report->messages) ADD_FAILURE() << message;
   }

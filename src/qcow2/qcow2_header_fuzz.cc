@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Any bytes as a header: nothing beyond them is read, and what is accepted is within all limits and
 // comes back from its own encoding.
-#include "qcow2/header.h"
-
 #include "base/diagnostics.h"
+#include "qcow2/header.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   using ringdisk::qcow2::Header;
