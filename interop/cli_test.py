@@ -98,6 +98,14 @@ class Output(peers.Case):
                 self.assertEqual(one.get(key), other.get(key))
         self.assertEqual(peers.ringdisk("create", "-q", self.directory / "quiet", "1M").stdout, "")
 
+    def test_what_create_says(self):
+        options = [[], ["-o", "cluster_size=4k,preallocation=metadata"], ["-o", "compat=0.10"],
+                   ["-o", "lazy_refcounts=on,refcount_bits=64,compression_type=zstd"]]
+        for asked in options:
+            path = self.directory / "new.qcow2"
+            words = ["create", "-f", "qcow2", *asked, path, "3M"]
+            self.assertEqual(peers.ringdisk(*words).stdout, peers.qemu_img(*words).stdout)
+
     def test_check(self):
         disk = self.make_qcow2("disk.qcow2")
         peers.qemu_io(disk, ["write -P 1 0 1M"])

@@ -2,7 +2,7 @@
 // When a session lets another shard do a part of its requests. Requests stay on the shard where
 // they arrive unless that shard is saturated and another one has nothing to do; and then a part of
 // a batch goes as a whole, because a hand-over costs about 0.5 us to a shard that is awake and 20
-// us to one that sleeps (docs/decisions/0003), as much as ten cached reads.
+// us to one that sleeps (docs/decisions/0006), as much as ten cached reads.
 //
 //   a batch of 16 reads of 64 KiB, measured at 700 ns a unit of 4 KiB: 16 x 17 units = 190 us.
 //   Half of it, 95 us, is worth a hand-over to a shard that is awake (20 us), not to one that

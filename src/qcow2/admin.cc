@@ -27,6 +27,35 @@ class Qcow2Admin final : public FormatAdmin {
     };
   }
 
+  // What was not asked for is shown with its default.
+  std::vector<std::pair<std::string, std::string>> creation_summary(
+      const CreateRequest& request) const override {
+    const Options& options = request.options;
+    std::vector<std::pair<std::string, std::string>> shown;
+    auto show_size = [&](const char* key, const char* otherwise) {
+      const std::string text = options.get(key).value_or(otherwise);
+      Result<uint64_t> size = parse_size(text);
+      shown.emplace_back(key, size.ok() ? std::to_string(size.value()) : text);
+    };
+    auto show = [&](const char* key, const char* otherwise) {
+      shown.emplace_back(key, options.get(key).value_or(otherwise));
+    };
+    auto show_given = [&](const char* key, const std::string& text) {
+      if (!text.empty()) shown.emplace_back(key, text);
+    };
+    show_size("cluster_size", "65536");
+    show("extended_l2", "off");
+    show_given("preallocation", options.get("preallocation").value_or(""));
+    show("compression_type", "zlib");
+    shown.emplace_back("size", std::to_string(request.size.value()));
+    show_given("compat", options.get("compat").value_or(""));
+    show_given("backing_file", options.get("backing_file").value_or(request.backing_name));
+    show_given("backing_fmt", options.get("backing_fmt").value_or(request.backing_format));
+    show("lazy_refcounts", "off");
+    show_size("refcount_bits", "16");
+    return shown;
+  }
+
   Task<void> create(Graph& graph, CreateRequest request) override {
     return qcow2::create_image(graph, std::move(request));
   }
