@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One image on real threads: each shard writes, discards and reads its own blocks, which share
-// clusters and tables with those of the others. For the thread sanitizer above all; what interleaves
-// at suspensions is the business of model_test.cc.
+// clusters and tables with those of the others. For the thread sanitizer above all; what
+// interleaves where coroutines suspend is the business of model_test.cc.
 #include <gtest/gtest.h>
 
 #include "nodes/mem.h"
