@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringdisk check` against `qemu-img check` on images that were damaged on purpose, one damage at a
-time: the same numbers of corruptions and leaks, the same exit status. Images made by both programs."""
+"""`ringdisk check` against `qemu-img check` on images that were damaged on purpose, one damage at
+a time: the same numbers of corruptions and leaks, the same exit status. Images of both programs."""
 import json
 import os
 import struct
