@@ -77,7 +77,9 @@ Result<void> copy(sim::SimWorld& world, std::vector<DeviceNode*> sources, Disk& 
   CancelSource never;
   auto body = [&](Shard&) { return job.run(never.token()); };
   Result<void> done = world.run(body);
-  if (done.ok()) EXPECT_EQ(job.done_bytes(), job.total_bytes());
+  if (done.ok()) {
+    EXPECT_EQ(job.done_bytes(), job.total_bytes());
+  }
   return done;
 }
 
