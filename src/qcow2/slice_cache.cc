@@ -50,10 +50,12 @@ uint64_t SliceCache::slices_to_load(uint64_t number) const {
 
 Task<void> SliceCache::load(uint64_t number) {
   const Geometry& geometry = image_.geometry;
-  const uint64_t count = slices_to_load(number);
-  RangeGuard guard(loading_, number, number + count);
+  const uint64_t locked = slices_to_load(number);
+  RangeGuard guard(loading_, number, number + locked);
   co_await guard.acquired();
   if (image_.slices.find(number)) co_return;
+  // What came while this waited may be changed, written and evicted during the read: not read here.
+  const uint64_t count = std::min(locked, slices_to_load(number));
   const uint64_t l1_index = geometry.l1_index_of_slice(number);
   const L1Entry table = image_.l1.load(l1_index);
   CHECK(table.has_table());
