@@ -152,20 +152,27 @@ Task<void> Allocator::trim_storage() {
 Task<void> Allocator::take_back(ClusterRun run) {
   co_await refcounts_.load(image_.geometry.refcount_block_of(run.first));
   for (uint64_t i = 0; i < run.count; ++i) {
-    CHECK_EQ(refcounts_.get(run.first + i), uint64_t{1});
+    // A damaged image's second pointer at a cluster may have freed it under its new owner.
+    if (refcounts_.get(run.first + i) != 1) {
+      co_await fail(Error::of(ErrorKind::kCorrupt, "take back clusters",
+                              image_.geometry.host_offset(run.first + i).value()));
+    }
     refcounts_.set(run.first + i, 0);
+    add_free({run.first + i, 1});
   }
-  add_free(run);
 }
 
-// What lies in the part that is still to be scanned is found there in its time.
+// What lies in the part that is still to be scanned is found there in its time, and what lies beyond
+// end_ (a damaged image's entry pointed there) when the end comes to it. A table that was there is
+// one no more.
 void Allocator::add_free(ClusterRun run) {
   const uint64_t begin = run.first.value(), end = begin + run.count;
   auto add = [this](uint64_t from, uint64_t to) {
     if (from < to) free_.add({ClusterIndex(from), to - from});
   };
+  metadata_.remove(run.first, run.count);
   add(begin, std::min(end, scanned_));
-  add(std::max(begin, scan_end_), end);
+  add(std::max(begin, scan_end_), std::min(end, end_));
 }
 
 }  // namespace ringdisk::qcow2
