@@ -133,20 +133,31 @@ Task<NewClusters> Allocator::allocate_at_end(uint64_t count) {
   }
 }
 
-// Every cluster that was given out lies before end_, so no write can have made the file longer than
+// Every cluster that was given out lies before end_, so no write there makes the file longer than
 // this: it only grows here.
 Task<void> Allocator::extend_storage(uint64_t end) {
   const uint32_t bits = image_.geometry.cluster_bits();
   const uint64_t bytes = end << bits;
   const uint64_t step = std::clamp(bytes / 8, kExtensionMin, kExtensionMax);
   const uint64_t ahead = image_.geometry.clusters_of(step) << bits;
-  is_extended_ = true;
-  co_await storage_.resize(ByteCount(bytes + ahead));
+  extended_ = bytes + ahead;
+  co_await storage_.resize(ByteCount(extended_));
 }
 
+// An image's entry may point beyond the end at open, and a write through it be there: what a
+// refcount counts stays, and all of it where somebody else has made the file longer.
 Task<void> Allocator::trim_storage() {
-  const ByteCount used(end_ << image_.geometry.cluster_bits());
-  if (is_extended_ && storage_.size() > used) co_await storage_.resize(used);
+  const Geometry& geometry = image_.geometry;
+  if (extended_ == 0 || storage_.size().value() > extended_) co_return;
+  uint64_t used = geometry.clusters_of(storage_.size().value());
+  for (; used > end_; --used) {
+    const ClusterIndex last(used - 1);
+    if (!refcounts_.has_block(geometry.refcount_block_of(last))) continue;
+    co_await refcounts_.load(geometry.refcount_block_of(last));
+    if (refcounts_.get(last) != 0) break;
+  }
+  const ByteCount kept(used << geometry.cluster_bits());
+  if (storage_.size() > kept) co_await storage_.resize(kept);
 }
 
 Task<void> Allocator::take_back(ClusterRun run) {

@@ -79,7 +79,7 @@ class Allocator {
   uint64_t scanned_ = 0;   // clusters below were looked at, or never need to be
   uint64_t scan_end_ = 0;  // the end at open
   uint64_t end_ = 0;       // clusters from here on were never given out
-  bool is_extended_ = false;
+  uint64_t extended_ = 0;  // bytes that extend_storage last made it; 0: never
   std::vector<ClusterRun> replaced_tables_;
 };
 
