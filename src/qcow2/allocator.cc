@@ -173,9 +173,9 @@ Task<void> Allocator::take_back(ClusterRun run) {
   }
 }
 
-// What lies in the part that is still to be scanned is found there in its time, and what lies beyond
-// end_ (a damaged image's entry pointed there) when the end comes to it. A table that was there is
-// one no more.
+// What lies in the part that is still to be scanned is found there in its time, and what lies
+// beyond end_ (a damaged image's entry pointed there) when the end comes to it. A table that was
+// there is one no more.
 void Allocator::add_free(ClusterRun run) {
   const uint64_t begin = run.first.value(), end = begin + run.count;
   auto add = [this](uint64_t from, uint64_t to) {
