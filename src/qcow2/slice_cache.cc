@@ -64,6 +64,11 @@ Task<void> SliceCache::load(uint64_t number) {
   if (is_new_table(l1_index)) {
     fill_zero(buffer.first(bytes));
   } else {
+    // Beyond the end a read gives zeros: a file cut short would pass for an empty disk.
+    if (geometry.host_cluster(table.table()).value() >=
+        geometry.clusters_of(storage_.size().value())) {
+      co_await fail(Error::of(ErrorKind::kCorrupt, "read L2 table", table.table().value()));
+    }
     const ByteCount before(geometry.slice_in_table(number) * geometry.slice_bytes());
     co_await storage_.read(table.table() + before, buffer.first(bytes));
   }
