@@ -86,7 +86,12 @@ std::string formatting_line(const NewImage& image) {
 }
 
 Task<void> create_image(Program& program, const NewImage& image) {
+  // An image that backs itself could never be opened, and what it held would be lost.
   auto kind = [&](Blocking token) -> Result<PathKind> {
+    const std::string backing = path_beside(image.filename, image.backing_name);
+    if (!image.backing_name.empty() && is_same_file(token, backing, image.filename)) {
+      return usage_error(program.diagnostics(), image.filename + ": is its own backing file");
+    }
     return kind_of_path(token, image.filename);
   };
   PathKind before = co_await run_blocking(program.world.blocking, kind);
