@@ -20,13 +20,18 @@ Task<void> Checker::check_l1(HostOffset at, uint32_t entries, Active active) {
   for (size_t i = 0; i < table.size(); ++i) {
     const L1Entry entry(table[i]);
     advance(1);
-    if (!entry.has_table()) continue;
+    if (entry.raw() == 0) continue;
     const HostOffset l2 = entry.table();
     if (!l2.is_aligned(geometry_.cluster_size())) {
       corruption("ERROR l2_offset=%llx: Table is not cluster aligned; L1 entry corrupted",
                  static_cast<Number>(l2.value()));
       continue;
     }
+    if (!entry.is_valid(geometry_)) {
+      corruption("ERROR l1_entry=%llx: breaks the specification; L1 entry corrupted",
+                 static_cast<Number>(entry.raw()));
+    }
+    if (!entry.has_table()) continue;
     if (!refer(l2, geometry_.cluster_size(), "L2 table")) continue;
     co_await check_l2(l2, i, active);
   }
