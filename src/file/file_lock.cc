@@ -72,8 +72,7 @@ Result<bool> is_held(int fd, unsigned bits, off_t base, unsigned& held) {
 
 Error busy(LockUse use, std::string lock_text, uint32_t node, Diagnostics& diagnostics) {
   std::string text = "is in use by another program (Failed to get " + lock_text + " lock); ";
-  text += use == LockUse::kWrite ? "end that program first, or use -U to read the image anyway"
-                                 : "use -U to read it anyway";
+  text += use == LockUse::kWrite ? "end that program first" : "use -U to read it anyway";
   Error error = Error::of(ErrorKind::kBusy, "lock");
   error.errno_value = EAGAIN;
   return diagnostics.explain(error, node, std::move(text));

@@ -57,9 +57,8 @@ std::vector<std::pair<std::string, std::string>> RawAdmin::create_options() cons
 Task<void> RawAdmin::create(Graph& graph, CreateRequest request) {
   Diagnostics& diagnostics = graph.world().diagnostics;
   if (!request.backing_name.empty()) {
-    co_await fail(
-        diagnostics.explain(Error::of(ErrorKind::kUnsupported, "create"),
-                            "a raw image cannot have a backing file; use -f qcow2 to have one"));
+    co_await fail(diagnostics.explain(Error::of(ErrorKind::kUnsupported, "create"),
+                                      "a raw image cannot have a backing file; a qcow2 image can"));
   }
   Preallocation how = co_await parse_preallocation(request.options, diagnostics);
   co_await request.options.check_all_taken("raw", diagnostics);

@@ -3,7 +3,9 @@
 #include "qcow2/refcount_blocks.h"
 
 #include <algorithm>
+#include <string>
 
+#include "base/diagnostics.h"
 #include "runtime/shard.h"
 
 namespace ringdisk::qcow2 {
@@ -24,7 +26,10 @@ Result<HostOffset> RefcountBlocks::block_place(uint64_t block) const {
   CHECK(has_block(block));
   HostOffset at(table_[block]);
   if (at.is_aligned(image_.geometry.cluster_size()) && at.value() < kHostEnd) return at;
-  return Error::of(ErrorKind::kCorrupt, "read refcount table", table_place_.value());
+  return image_.world.diagnostics.explain(
+      Error::of(ErrorKind::kCorrupt, "read refcount table", table_place_.value()), image_.node_id(),
+      "entry " + std::to_string(block) +
+          " of the refcount table breaks the specification; 'check' tells more");
 }
 
 Task<void> RefcountBlocks::load(uint64_t block) {
