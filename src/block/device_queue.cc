@@ -88,22 +88,27 @@ Task<void> Funnel::write(GuestOffset offset, ConstBuffers source, WriteOptions o
   if (source.size() > limits::kRequestBytesMax) {
     co_await fail(at_node(Error::of(ErrorKind::kLimit, "write", offset.value()), node_.id()));
   }
+  // Where guest bytes are found without metadata the storage makes them durable; elsewhere a flush
+  // makes both durable, so that the write itself need not.
+  const bool needs_flush = options.fua && !node_.format().limits().maps_directly;
+  options.fua = options.fua && !needs_flush;
   if (!source.empty()) {
     Result<void> done = co_await access_.write(offset, source, options).result();
     co_await settle(std::move(done));
   }
-  // The storage has made the bytes durable; what a format needs to find them takes a flush.
-  if (options.fua && !node_.format().limits().maps_directly) co_await flush_format();
+  if (needs_flush) co_await flush_format();
 }
 
 Task<void> Funnel::write_zeroes(GuestRange range, ZeroOptions options) {
   ++counters_.zeroes;
   co_await admit_write(range.offset, range.length.value(), "write zeroes");
+  const bool needs_flush = options.fua && !node_.format().limits().maps_directly;
+  options.fua = options.fua && !needs_flush;
   if (!range.empty()) {
     Result<void> done = co_await access_.write_zeroes(range, options).result();
     co_await settle(std::move(done));
   }
-  if (options.fua && !node_.format().limits().maps_directly) co_await flush_format();
+  if (needs_flush) co_await flush_format();
 }
 
 Task<void> Funnel::discard(GuestRange range) {
