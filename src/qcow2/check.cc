@@ -19,6 +19,11 @@ constexpr size_t kMessagesMax = 10000;
 constexpr uint32_t kBitmapsMax = 65535;
 constexpr uint64_t kBitmapDirectoryBytesMax = 64 * limits::kMiB;
 constexpr uint32_t kBitmapEntryHeadBytes = 24;
+// Of one bitmap: a table of 64 MiB describes 512 GiB of bitmap at 64 KiB clusters.
+constexpr uint32_t kBitmapTableEntriesMax = 8 << 20;
+// All snapshots' L1 tables together: tables that overlap, which a hostile image may have by the
+// thousand, would be followed for ever.
+constexpr uint64_t kSnapshotL1EntriesMax = 64 << 20;
 
 }  // namespace
 
@@ -160,6 +165,10 @@ Task<void> Checker::refer_bitmap_directory(HostOffset at, uint64_t length, uint3
 }
 
 Task<void> Checker::refer_bitmap_table(HostOffset at, uint32_t entries) {
+  if (entries > kBitmapTableEntriesMax) {
+    corruption("ERROR: a bitmap table of %u entries breaks the limits", entries);
+    co_return;
+  }
   if (!refer(at, uint64_t{entries} * kEntryBytes, "bitmap table")) co_return;
   std::vector<uint64_t> table = co_await read_table(at, entries);
   for (uint64_t entry : table) {
@@ -184,6 +193,11 @@ Task<void> Checker::run() {
   SnapshotTable snapshots = co_await read_snapshots(storage_, header_, diagnostics_);
   progress_.total = uint64_t{header_.l1_size} + 1;
   for (const Snapshot& snapshot : snapshots.snapshots) progress_.total += snapshot.l1_size;
+  if (progress_.total > kSnapshotL1EntriesMax) {
+    Error error = Error::of(ErrorKind::kLimit, "check");
+    co_await fail(diagnostics_.explain(error, storage_.node_id(),
+                                       "the snapshots' L1 tables are larger than any real ones"));
+  }
 
   co_await load_refcount_table();
   co_await refer_metadata();
