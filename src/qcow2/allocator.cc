@@ -51,6 +51,25 @@ Task<NewClusters> Allocator::allocate(uint64_t count) {
   co_return co_await allocate_hole(*hole);
 }
 
+Task<ClusterIndex> Allocator::allocate_table() {
+  NewClusters place = co_await allocate(1);
+  Result<void> reserved = co_await reserve(place.run.first).result();
+  if (!reserved.ok()) {
+    co_await take_back(place.run);
+    co_return reserved.error();
+  }
+  co_return place.run.first;
+}
+
+// Where the storage cannot promise space, write-back finds out.
+Task<void> Allocator::reserve(ClusterIndex cluster) {
+  const HostRange range(image_.geometry.host_offset(cluster),
+                        ByteCount(image_.geometry.cluster_size()));
+  Result<void> reserved = co_await storage_.allocate(range).result();
+  if (!reserved.ok() && reserved.error().kind == ErrorKind::kUnsupported) co_return;
+  co_await std::move(reserved);
+}
+
 // Looks through one more refcount block for holes that were there when the image was opened.
 Task<void> Allocator::discover() {
   const Geometry& geometry = image_.geometry;

@@ -43,6 +43,9 @@ class Allocator {
   // 1 to `count` contiguous clusters, whose refcount is one from now on (in memory). kNoSpace: the
   // storage or the format has no room.
   Task<NewClusters> allocate(uint64_t count);
+  // One cluster for a table, with its space on the storage: a full disk shows now, in the request
+  // that needs the table, and not when metadata is written back.
+  Task<ClusterIndex> allocate_table();
   // Takes back clusters that nothing ever pointed at (refcount one).
   Task<void> take_back(ClusterRun run);
   // The clusters' refcount has become zero and nobody is using them: they may be given out again.
@@ -64,6 +67,7 @@ class Allocator {
   Task<NewClusters> allocate_hole(ClusterRun hole);
   Task<NewClusters> allocate_at_end(uint64_t count);
   Task<void> extend_storage(uint64_t end);
+  Task<void> reserve(ClusterIndex cluster);
   Task<void> ensure_block(uint64_t block);
   Task<void> grow_table(uint64_t block);
   uint64_t grown_table_clusters(uint64_t block) const;

@@ -59,10 +59,10 @@ Task<void> GuestMap::ensure_own_table(uint64_t l1_index) {
 }
 
 Task<void> GuestMap::add_table(uint64_t l1_index) {
-  NewClusters place = co_await allocator_.allocate(1);
-  metadata_.add(place.run.first, 1);
+  const ClusterIndex place = co_await allocator_.allocate_table();
+  metadata_.add(place, 1);
   slices_.add_new_table(l1_index);
-  image_.l1.store(l1_index, L1Entry::owned(image_.geometry.host_offset(place.run.first)));
+  image_.l1.store(l1_index, L1Entry::owned(image_.geometry.host_offset(place)));
 }
 
 // A table that a snapshot shares: the new one holds the same entries. All slices stay in memory
@@ -71,7 +71,7 @@ Task<void> GuestMap::copy_table(uint64_t l1_index) {
   const Geometry& geometry = image_.geometry;
   const HostOffset old = image_.l1.load(l1_index).table();
   const uint64_t first = geometry.slice_of(geometry.first_cluster_of(l1_index));
-  NewClusters place = co_await allocator_.allocate(1);
+  const ClusterIndex place = co_await allocator_.allocate_table();
   std::vector<Slice*> held;
   Result<void> outcome;
   for (uint64_t i = 0; i < geometry.slices_per_table() && outcome.ok(); ++i) {
@@ -85,13 +85,13 @@ Task<void> GuestMap::copy_table(uint64_t l1_index) {
   }
   for (Slice* slice : held) --slice->holds;
   if (!outcome.ok()) {
-    co_await allocator_.take_back(place.run);
+    co_await allocator_.take_back({place, 1});
     co_await std::move(outcome);
   }
   for (Slice* slice : held) slices_.mark_dirty(*slice);
-  metadata_.add(place.run.first, 1);
+  metadata_.add(place, 1);
   slices_.add_new_table(l1_index);
-  image_.l1.store(l1_index, L1Entry::owned(geometry.host_offset(place.run.first)));
+  image_.l1.store(l1_index, L1Entry::owned(geometry.host_offset(place)));
   quarantine_.release(geometry.host_cluster(old));
 }
 

@@ -25,6 +25,12 @@ Task<void> Allocator::ensure_block(uint64_t block) {
     co_await fail(
         Error::of(ErrorKind::kCorrupt, "allocate clusters", end_ << geometry.cluster_bits()));
   }
+  // What may fail comes before anything changes.
+  const uint64_t bytes = (end_ + 1) << geometry.cluster_bits();
+  if (storage_.limits().grows && storage_.size().value() < bytes) {
+    co_await extend_storage(end_ + 1);
+  }
+  co_await reserve(place);
   ++end_;
   metadata_.add(place, 1);
   refcounts_.add_block(block, geometry.host_offset(place));
