@@ -85,7 +85,8 @@ Task<void> GuestMap::copy_table(uint64_t l1_index) {
   }
   for (Slice* slice : held) --slice->holds;
   if (!outcome.ok()) {
-    co_await allocator_.take_back({place, 1});
+    const ClusterRun unused{place, 1};
+    co_await allocator_.take_back(unused);
     co_await std::move(outcome);
   }
   for (Slice* slice : held) slices_.mark_dirty(*slice);
