@@ -40,6 +40,7 @@ Task<void> Checker::check_l1(HostOffset at, uint32_t entries, Active active) {
 Task<void> Checker::check_l2(HostOffset table, uint64_t l1_index, Active active) {
   std::vector<uint64_t> entries = co_await read_table(table, geometry_.l2_entries());
   const uint64_t first = geometry_.first_cluster_of(l1_index).value();
+  previous_data_end_ = 0;  // fragments are counted table by table, as qemu-img does
   for (size_t i = 0; i < entries.size(); ++i) {
     if (entries[i] != 0) check_l2_entry(L2Entry(entries[i]), first + i, active);
   }
