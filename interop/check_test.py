@@ -102,6 +102,9 @@ class Damage(peers.Case):
     def test_a_missing_copied_flag_is_a_corruption(self):
         self.damaged(lambda image: image.set_l2_entry(4, image.l2_entry(4) & ~COPIED), 2)
 
+    def test_an_l1_entry_with_reserved_bits_is_a_corruption(self):
+        self.damaged(lambda image: image.write(image.l1, ">Q", image.number(image.l1) | 1), 2)
+
     def test_a_shared_l2_table_with_the_copied_flag_is_a_corruption(self):
         def damage(image):
             image.set_refcount(image.number(image.l1) & OFFSET_MASK, 2)

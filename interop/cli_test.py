@@ -220,6 +220,33 @@ class BadInput(peers.Case):
         self.refused("frobnicate", says=["frobnicate"])
         self.assertFalse(new.exists())
 
+    def test_an_image_is_not_its_own_backing_file(self):
+        path = self.directory / "base.qcow2"
+        peers.ringdisk("create", "-q", "-f", "qcow2", path, "1M")
+        before = path.read_bytes()
+        peers.ringdisk("create", "-f", "qcow2", "-b", path, "-F", "qcow2", path, expect=1)
+        self.assertEqual(path.read_bytes(), before)
+
+    def test_unknown_features_are_named_by_every_command(self):
+        path = self.directory / "future.qcow2"
+        peers.ringdisk("create", "-q", "-f", "qcow2", path, "1M")
+        with open(path, "r+b") as image:
+            image.seek(72)
+            image.write((1 << 40).to_bytes(8, "big"))
+        for words in (["info"], ["check"], ["map"], ["convert", "-O", "raw"]):
+            target = [self.directory / "target.raw"] if words[0] == "convert" else []
+            done = peers.ringdisk(*words, path, *target, expect=1)
+            self.assertIn("bit 40", done.stderr)
+            self.assertIn("future.qcow2", done.stderr)
+
+    def test_names_in_images_do_not_reach_the_terminal_as_they_are(self):
+        path = self.directory / "overlay.qcow2"
+        peers.ringdisk("create", "-q", "-u", "-f", "qcow2", "-b", "base\x1b[2J\n.raw", "-F", "raw",
+                       path, "1M")
+        done = peers.ringdisk("map", path, expect=1)
+        self.assertNotIn("\x1b", done.stderr)
+        self.assertEqual(len(done.stderr.splitlines()), 1)
+
     def test_the_source_is_not_the_target(self):
         disk = self.directory / "disk.raw"
         pattern_bytes = os.urandom(MIB)

@@ -8,6 +8,23 @@
 
 namespace ringdisk {
 
+// Names come from images and clients: none of them gets to move the cursor or begin a second line.
+static std::string without_control_bytes(const std::string& text) {
+  std::string shown;
+  for (char letter : text) {
+    const auto byte = static_cast<unsigned char>(letter);
+    if (byte >= 0x20 && byte != 0x7f) {
+      shown += letter;
+      continue;
+    }
+    constexpr char kDigits[] = "0123456789abcdef";
+    shown += "\\x";
+    shown += kDigits[byte >> 4];
+    shown += kDigits[byte & 15];
+  }
+  return shown;
+}
+
 uint32_t Diagnostics::add_node(std::string name) {
   std::lock_guard lock(mutex_);
   nodes_.push_back(std::move(name));
@@ -42,11 +59,13 @@ std::string Diagnostics::describe(const Error& error) const {
   if (!line.empty()) line += ": ";
   {
     std::lock_guard lock(mutex_);
-    if (error.note > notes_dropped_) return line + notes_[error.note - 1 - notes_dropped_];
+    if (error.note > notes_dropped_) {
+      return without_control_bytes(line + notes_[error.note - 1 - notes_dropped_]);
+    }
   }
   line += error.operation;
   if (error.offset != Error::kNoOffset) line += " at " + std::to_string(error.offset);
-  return line + ": " + errno_text(error.errno_value);
+  return without_control_bytes(line + ": " + errno_text(error.errno_value));
 }
 
 std::string errno_text(int errno_value) {

@@ -101,8 +101,19 @@ Task<SnapshotTable> read_snapshots(StorageAccess& storage, const Header& header,
 
 namespace {
 
+// What nobody here knows may change what all the rest means.
+Result<void> refuse_unknown_features(const Header& header, Diagnostics& diagnostics,
+                                     uint32_t node) {
+  const uint64_t unknown = header.incompatible_features & ~kIncompatibleKnown;
+  if (unknown == 0) return {};
+  return diagnostics.explain(Error::of(ErrorKind::kUnsupported, "open"), node,
+                             "unknown incompatible features: " +
+                                 names_of_features(header, FeatureSet::kIncompatible, unknown));
+}
+
 Task<ImageDescription> describe_with(StorageAccess& storage, Diagnostics& diagnostics) {
   Header header = co_await read_header(storage, diagnostics);
+  co_await refuse_unknown_features(header, diagnostics, storage.node_id());
   SnapshotTable table = co_await read_snapshots(storage, header, diagnostics);
   ImageDescription described;
   described.virtual_size = header.size;
