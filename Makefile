@@ -13,7 +13,9 @@ FUZZ_SECONDS ?= 60
 help: ## list the targets
 	@awk -F ':[^\#]*\#\# ' '/^[a-z]+:.*\#\# / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: deps build ## install what is missing, build, and show what ringdisk does
+demo: deps ## install what is missing, build the program, and show what it does
+	@cmake --preset release >/dev/null
+	cmake --build build/release -j $(JOBS) --target ringdisk
 	scripts/demo
 
 build: ## build (PRESET=release, debug, asan, tsan, fuzz or gcc) into build/PRESET
