@@ -12,7 +12,7 @@
 namespace ringdisk {
 namespace {
 
-constexpr size_t kPartsMax = 64;  // iovecs of one sendmsg; what is more goes in the next
+constexpr size_t kPartsMax = 256;  // iovecs of one sendmsg: a full batch of NBD replies
 
 class PollCancel final : public CancelListener {
  public:
