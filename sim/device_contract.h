@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The contract of a virtual disk (block/device_queue.h, DESIGN.md's block contract) as a suite of
+// The contract of a virtual disk (block/device_queue.h) as a suite of
 // tests, run for every format:
 //
 //   RINGDISK_DEVICE_CONTRACT(qcow2_64k, qcow2_image(), SimDiskOptions::file());

@@ -6,8 +6,8 @@
 // order it likes (shuffle).
 //
 //   make_ready(p) ──> [p3][p2][p1] ──> run_ready(): resume p1 until it suspends or settles; if it
-//   settled, go on with
-//                                      whoever awaited it (a loop, not a recursion)
+//                                      settled, go on with whoever awaited it (a loop, not a
+//                                      recursion)
 //
 // `Executor::current()` is the executor of the shard that runs now; it is the program's only
 // thread_local.

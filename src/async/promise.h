@@ -3,16 +3,13 @@
 //
 // A coroutine *settles* with a value or an error. Then `resume` (the trampoline) walks on, in a
 // loop:
-//   - awaited by `co_await task.result()`   -> the awaiting coroutine is resumed and looks at the
-//   Result
-//   - awaited by `co_await task`, value     -> the awaiting coroutine is resumed
-//   - awaited by `co_await task`, error     -> the awaiting coroutine is NOT resumed: it takes the
-//   error over and settles
-//                                              itself (early exit); its frame is destroyed by
-//                                              whoever looks at the Result, innermost locals first.
-//                                              Open scopes are cancelled, and it settles only when
-//                                              their children have.
-//   - a root or a scope's child             -> `on_settled_` is called
+//   - awaited by `co_await task.result()`: the awaiting coroutine is resumed, looks at the Result
+//   - awaited by `co_await task`, value: the awaiting coroutine is resumed
+//   - awaited by `co_await task`, error: the awaiting coroutine is NOT resumed: it takes the error
+//     over and settles itself (early exit); its frame is destroyed by whoever looks at the Result,
+//     innermost locals first. Open scopes are cancelled, and it settles only when their children
+//     have.
+//   - a root or a scope's child: `on_settled_` is called
 //
 // This header is the machinery of async/ alone; others include async/task.h.
 #pragma once

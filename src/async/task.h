@@ -3,10 +3,10 @@
 // that makes it.
 //
 //   Task<uint32_t> read_header(StorageQueue& file) {
-//     co_await file.read(HostOffset(0), buffer);              // an error ends read_header with
-//     that error Header header = co_await parse_header(bytes);           // the same for a plain
-//     Result Result<void> done = co_await file.flush().result();     // the Result itself, to look
-//     at co_return header.cluster_bits;                          // or `co_return error;`
+//     co_await file.read(HostOffset(0), buffer);           // an error ends read_header with it
+//     Header header = co_await parse_header(bytes);        // the same for a plain Result
+//     Result<void> done = co_await file.flush().result();  // the Result itself, to look at
+//     co_return header.cluster_bits;                       // or `co_return error;`
 //   }
 //
 // Where co_await may stand is restricted by g++ 12 (docs/decisions/0002-tasks.md); scripts/tidy

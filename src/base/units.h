@@ -4,8 +4,7 @@
 //   GuestOffset   bytes from the start of the virtual disk
 //   HostOffset    bytes from the start of a storage (a file, a device, an NBD export)
 //   ByteCount     a length in bytes
-//   ClusterIndex  the number of a cluster, counted from 0: guest or host as its variable's name
-//   says
+//   ClusterIndex  the number of a cluster, from 0: guest or host as its variable's name says
 //
 // Legal: offset + count, offset - count, offset - offset (a count), count + count, count - count,
 // count * n, count / n, count / count (a plain number), comparisons. Overflow of an addition is a

@@ -4,10 +4,10 @@
 // way in, the result on the way out; statistics and the sticky state live here. What it admits goes
 // to block/access.
 //
-// The contract (DESIGN.md, "Block contract"): all or error; overlapping requests in flight have no
-// order; buffers are borrowed until the task is done; a write that completed before a flush was
-// submitted survives power loss once that flush has succeeded, whichever queue either came from; a
-// failed flush or metadata write is sticky: later flushes and writes fail.
+// The contract (ARCHITECTURE.md): all or error; overlapping requests in flight have no order;
+// buffers are borrowed until the task is done; a write that completed before a flush was submitted
+// survives power loss once that flush has succeeded, whichever queue either came from; a failed
+// flush or metadata write is sticky: later flushes and writes fail.
 #pragma once
 
 #include <atomic>

@@ -7,10 +7,12 @@
 // that shard's access to the storages below. Lookups of all shards run beside each other without
 // locks; changes of the mapping go to the node's home shard by themselves.
 //
-// Reading:    try_map ─ false ─> load_map, try_map again …   then move bytes, then let the Mapping
-// (and its pin) go Writing in place: the same with MapPurpose::kWrite; kind kData means: may be
-// written now, as long as the pin is held Writing elsewhere: begin_allocation ─> fill and write the
-// bytes ─> finish_allocation (or abandon_allocation)
+// Reading            try_map ─ false ─> load_map, try_map again …; then move bytes, then let the
+//                    Mapping (and its pin) go
+// Writing in place   the same with MapPurpose::kWrite; kind kData means: may be written now, as
+//                    long as the pin is held
+// Writing elsewhere  begin_allocation ─> fill and write the bytes ─> finish_allocation (or
+//                    abandon_allocation)
 #pragma once
 
 #include <cstdint>
@@ -37,7 +39,7 @@ enum class MappingKind : uint8_t {
 
 enum class MapPurpose : uint8_t { kRead, kWrite };
 
-// Keeps a host cluster from being reused while bytes move (DESIGN.md, "pins"). Lives and dies on
+// Keeps a host cluster from being reused while bytes move (decision 0003). Lives and dies on
 // its queue's shard.
 class MappingPin {
  public:

@@ -83,7 +83,7 @@ class Graph {
       : world_(world), drivers_(drivers), gate_(gate) {}
 
   // On the calling shard. A probed image that turns out raw is opened with a warning, as raw, and
-  // its first sector then refuses to become another format's header (DESIGN.md, "Hostile input").
+  // its first sector then refuses to become another format's header.
   Task<std::shared_ptr<DeviceNode>> open(ImageName name, OpenMode mode);
 
   // A storage alone (creating, checking). The filename's driver is "file" unless options name

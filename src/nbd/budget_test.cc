@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the life of a cached 4 KiB read costs (DESIGN, "The life of a cached 4 KiB NBD read"), as
+// What the life of a cached 4 KiB read costs (ARCHITECTURE.md tells it), as
 // numbers that must not grow: coroutine frames, allocations, system calls (sends and receives of
 // the stream), pieces of memory, shards.
 //

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// fault: a filter that fails chosen operations, for fault sweeps (DESIGN.md, "Tests", 3) and for
+// fault: a filter that fails chosen operations, for fault sweeps (sim/fault_sweep.h) and for
 // trying out what a program does when its disk fails.
 //
 //   driver=fault,operations=write+flush,number=3,count=1,errno=EIO,when=before,file.driver=mem

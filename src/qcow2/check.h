@@ -3,8 +3,8 @@
 // the refcounts on the disk. Reads only.
 //
 //   pass 1  header, refcount table and blocks, L1 and L2 tables of the active image and of each
-//   snapshot, snapshot table,
-//           bitmaps: references are counted, entries that break the specification are corruptions
+//           snapshot, snapshot table, bitmaps: references are counted, entries that break the
+//           specification are corruptions
 //   pass 2  each cluster: refcount < references: corruption; refcount > references: leak
 //   pass 3  COPIED flags of the active image: set exactly where the refcount is one
 #pragma once

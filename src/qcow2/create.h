@@ -3,8 +3,8 @@
 // storage, in the order of the picture, everything known before the first byte is written. Nothing
 // is left to chance of what the storage held before.
 //
-//   | header | refcount table | refcount blocks | L1 table | L2 tables, data clusters (preallocated
-//   images only) |
+//   | header | refcount table | refcount blocks | L1 table | L2 tables | data clusters |
+//                                                            (the last two: preallocated images)
 #pragma once
 
 #include "async/task.h"

@@ -2,10 +2,11 @@
 // Geometry: the arithmetic of one image, fixed by its cluster size, refcount width and table
 // widths. Pure.
 //
-//   guest offset   | L1 index | L2 index | offset in cluster |      L2 index: cluster_bits - 3 bits
-//   (8-byte entries) host offset    | refcount table index | index in block | offset in cluster |
+//   guest offset   | L1 index | L2 index | offset in cluster |
+//                  L2 index: cluster_bits - 3 bits (8-byte entries)
+//   host offset    | refcount table index | index in block | offset in cluster |
 //   slices         an L2 table is cut into slices of up to 512 entries (4 KiB): what is loaded,
-//   published and evicted
+//                  published and evicted
 //
 // Worked example, 64 KiB clusters: 8192 entries a table, so one table maps 512 MiB and has 16
 // slices; guest offset 600 MiB is guest cluster 9600, L1 index 1, L2 index 1408, slice 2 of its

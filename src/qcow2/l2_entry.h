@@ -3,15 +3,16 @@
 // are in host byte order.
 //
 //   L1        63 COPIED | 62-56 reserved | 55-9 offset of the L2 table | 8-0 reserved
-//   standard  63 COPIED | 62: 0 | 61-56 reserved | 55-9 host cluster | 8-1 reserved | 0 reads as
-//   zeros (version 3) compressed   63: 0  | 62: 1 | 61-x extra sectors | x-1..0 host offset (any
-//   byte)       x = 62 - (cluster_bits - 8)
+//   standard  63 COPIED | 62: 0 | 61-56 reserved | 55-9 host cluster | 8-1 reserved | 0 zeros (v3)
+//   packed    63: 0     | 62: 1 | 61-x extra sectors | x-1..0 host offset (any byte)
+//             "packed": a compressed cluster; x = 62 - (cluster_bits - 8)
 //
 // Two of the reserved bits mean something in memory only, in standard entries, and never reach a
 // disk:
 //   kFrozen   writes go to the home shard, because it is about to move or share the cluster
-//   (DESIGN: life of a mapping) kRejected the entry failed a check that needs more than the entry
-//   itself (it points into metadata)
+//             (decision 0003)
+//   kRejected the entry failed a check that needs more than the entry itself (it points into
+//             metadata)
 #pragma once
 
 #include "qcow2/geometry.h"

@@ -4,15 +4,12 @@
 //
 //   | 63 reading | 55..28 pins of generation 1 | 27..0 pins of generation 0 |
 //
-//   lookup on a shard:  word += reading + one pin of the current generation     (1 sequentially
-//   consistent store)
-//                       load slice pointer and entry
-//                       word -= reading (and the pin, unless the mapping is data whose bytes will
-//                       move)
+//   lookup on a shard:  word += reading + one pin of the current generation (one sequentially
+//                       consistent store); load slice pointer and entry; word -= reading (and the
+//                       pin, unless the mapping is data whose bytes will move)
 //   release:            word -= the pin
 //   home shard:         publish a new entry (sequentially consistent store), then drain():
-//   afterwards nobody uses what a
-//                       lookup found before
+//                       afterwards nobody uses what a lookup found before
 //
 // Why it is right (Dekker): the lookup stores its pin and then loads the entry; the home shard
 // stores the entry and then loads the pins. In the one order of sequentially consistent operations

@@ -2,10 +2,10 @@
 // SliceCache: owns the slices that all shards look at. Loads them, lets clean ones go when memory
 // is full, and knows which differ from the disk. Home shard only.
 //
-//   not in memory ──load──> clean ──change──> dirty ──write-back begins──> held (clean, or dirty
-//   again) ──done──> clean
+//   not in memory ──load──> clean ──change──> dirty ──write-back begins──> held ──done──> clean
+//                             │                                (held: clean, or dirty again)
 //                             └──evicted──> retired: unreachable, freed when no lookup can be
-//                             reading it (Pins::Mark)
+//                                           reading it (Pins::Mark)
 //
 // A *new* table has a place and an L1 entry in memory but was never written: its slices come into
 // being as zeros without a read, and the next write-back writes it whole, before its L1 entry.

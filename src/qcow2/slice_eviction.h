@@ -5,8 +5,8 @@
 // times in a row. Its number is remembered for a while; if it comes back, it is worth keeping and
 // joins `protected`, where a clock goes round.
 //
-//   new ──> [ probation: a quarter, first in first out ] ──> gone, number remembered ──> back? [
-//   protected: clock ]
+//   new ──> [ probation: a quarter, first in first out ] ──> gone, number remembered ──> back?
+//        ──> [ protected: clock ]
 //
 // Home shard only. The lists hold slices that the cache owns.
 #pragma once

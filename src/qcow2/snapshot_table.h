@@ -2,9 +2,10 @@
 // The snapshot table (format specification, "Snapshots"), parsed. Pure; untrusted. An entry has
 // variable length and begins at a multiple of 8:
 //
-//   0 L1 offset (8) | 8 L1 entries (4) | 12 id length (2) | 14 name length (2) | 16 date s (4) | 20
-//   date ns (4) 24 VM clock ns (8) | 32 VM state bytes (4) | 36 extra length (4) | 40 extra … id …
-//   name … padding extra: 0 VM state bytes (8) | 8 disk size (8) | 16 instruction count (8)
+//    0 L1 offset (8)    |  8 L1 entries (4)     | 12 id length (2)    | 14 name length (2)
+//   16 date s (4)       | 20 date ns (4)        | 24 VM clock ns (8)
+//   32 VM state (4)     | 36 extra length (4)   | 40 extra … id … name … padding
+//   extra:  0 VM state bytes (8)  |  8 disk size (8)  | 16 instruction count (8)
 #pragma once
 
 #include <cstdint>

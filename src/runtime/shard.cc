@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The turn of a shard, and how it goes to sleep without missing a message:
 //
-//   shard: asleep_ = true ──> inbox empty? ──> loop.poll(sleep)          (both sides sequentially
-//   consistent, so either sender: inbox.push(m) ──> asleep_? then loop.wake()                   the
-//   shard sees m or the sender sees asleep_)
+//   shard:  asleep_ = true ──> inbox empty? ──> loop.poll(sleep)
+//   sender: inbox.push(m) ──> asleep_? then loop.wake()
+//
+// Both sides are sequentially consistent, so either the shard sees m or the sender sees asleep_.
 #include "runtime/shard.h"
 
 #include <algorithm>

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The body of Shard::call. Included by runtime/shard.h alone, at its end: it is not for others.
 //
-//   caller's shard                          target's shard
+//   caller's shard                           target's shard
 //   call(): CrossCall in the frame ──post──> deliver(): starts fn() as a root task (frames of the
-//   target's pool) suspended                               ... settles: result into the CrossCall,
-//   the task destroyed here deliver(): resumed <─────────post────── reply
+//                                            target's pool)
+//   suspended                                ... settles: result into the CrossCall, the task is
+//                                            destroyed here
+//   deliver(): resumed <───────────post───── reply
 #pragma once
 
 #include <optional>

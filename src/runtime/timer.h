@@ -2,8 +2,8 @@
 // TimerQueue: the sleeping coroutines of one shard, ordered by when they wake. A binary heap of
 // pointers into the awaiters; a sleeper that is cancelled leaves the heap at once.
 //
-//   Result<void> slept = co_await shard.sleep(std::chrono::seconds(20), token);    // error:
-//   kCancelled
+//   Result<void> slept = co_await shard.sleep(std::chrono::seconds(20), token);
+//   // an error: kCancelled
 #pragma once
 
 #include <cstdint>
