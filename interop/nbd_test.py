@@ -151,7 +151,7 @@ class Fio(Served):
                 [peers.need("fio"), "--name=verify", "--ioengine=nbd", f"--uri={server.uri()}",
                  "--rw=randwrite", "--bs=4k", "--iodepth=64", "--size=8M", "--numjobs=2",
                  "--offset_increment=16M", "--verify=crc32c", "--group_reporting",
-                 "--output-format=json"],
+                 "--verify_state_save=0", "--output-format=json"],
                 capture_output=True, text=True, timeout=peers.RUN_TIMEOUT_S, check=False)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         report = json.loads(done.stdout[done.stdout.index("{"):])
