@@ -154,11 +154,6 @@ Result<void> find_regular_facts(int fd, bool direct, FileFacts& facts, uint32_t 
 
 }  // namespace
 
-FileDescriptor::~FileDescriptor() {
-  // Nothing was written through it: whoever has written closes by name and looks at the result.
-  if (fd_ >= 0) close(fd_);
-}
-
 Result<OpenedFile> open_file(Blocking, const FileRequest& request, uint32_t node,
                              Diagnostics& diagnostics) {
   OpenedFile opened;

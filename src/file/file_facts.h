@@ -14,33 +14,13 @@
 #include "base/result.h"
 #include "base/units.h"
 #include "block/options.h"
+#include "runtime/file_descriptor.h"
 
 namespace ringdisk {
 class Diagnostics;
 }
 
 namespace ringdisk::file {
-
-// Owns a descriptor. Closing in the destructor is for failed openings; a node closes by itself and
-// looks at the result.
-class FileDescriptor {
- public:
-  FileDescriptor() = default;
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  FileDescriptor& operator=(FileDescriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~FileDescriptor();
-
-  int get() const { return fd_; }
-  bool is_open() const { return fd_ >= 0; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_ = -1;
-};
 
 enum class FileKind : uint8_t {
   kDevice,  // a block device

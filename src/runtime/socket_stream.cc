@@ -75,10 +75,6 @@ Task<void> SocketStream::write_all(ConstBuffers source, CancelToken token) {
 
 }  // namespace
 
-FileDescriptor::~FileDescriptor() {
-  if (fd_ >= 0) close(fd_);
-}
-
 std::unique_ptr<Stream> make_socket_stream(FileDescriptor socket, Shard& shard) {
   return std::make_unique<SocketStream>(std::move(socket), shard);
 }

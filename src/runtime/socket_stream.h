@@ -6,26 +6,11 @@
 #include <memory>
 #include <utility>
 
+#include "runtime/file_descriptor.h"
 #include "runtime/loop.h"
 #include "runtime/network.h"
 
 namespace ringdisk {
-
-class FileDescriptor {
- public:
-  FileDescriptor() = default;
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  FileDescriptor& operator=(FileDescriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~FileDescriptor();
-  int get() const { return fd_; }
-
- private:
-  int fd_ = -1;
-};
 
 // `socket` is connected and non-blocking.
 std::unique_ptr<Stream> make_socket_stream(FileDescriptor socket, Shard& shard);
