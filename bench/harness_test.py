@@ -41,6 +41,12 @@ class ContestTest(unittest.TestCase):
         contest.alternate([contender], 2, lambda text: None)
         self.assertEqual(seen, ["prepare", "run", "verify", "prepare", "run"])
 
+    def test_a_warm_up_is_not_counted(self):
+        times = iter([9.0, 1.0, 2.0])
+        found = contest.alternate([contest.Contender("A", lambda: {"seconds": next(times)})], 2,
+                                  lambda text: None, warm=True)
+        self.assertEqual(found["A"].spread("seconds"), (1.0, 2.0))
+
     def test_one_slow_run_does_not_decide(self):
         slow_once, steady = series("slow once", 1.0, 9.0, 1.1), series("steady", 2.0, 2.0, 2.0)
         self.assertIs(contest.least([steady, slow_once], "seconds"), slow_once)

@@ -66,9 +66,14 @@ class Result:
     note: str = ""
 
 
-def alternate(contenders, runs, log):
-    """Runs the contenders in turn `runs` times; gives {name: Series}."""
+def alternate(contenders, runs, log, warm=False):
+    """Runs the contenders in turn `runs` times; gives {name: Series}. `warm`: each runs once more
+    before, uncounted, since the first touch of memory or of a disk's blocks costs several times
+    the work."""
     series = {contender.name: Series(contender.name) for contender in contenders}
+    for contender in contenders if warm else ():
+        contender.prepare()
+        contender.run()
     for number in range(runs):
         first = number % len(contenders)
         for contender in contenders[first:] + contenders[:first]:

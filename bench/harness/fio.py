@@ -14,6 +14,21 @@ def require_nbd_engine(world):
         raise CannotMeasure(f"{world.path('fio')} has no nbd engine: run bench/peers/setup")
 
 
+def one_pass(world, path, write, block, batch, direct, passes):
+    """Seconds that fio needs for `passes` over a raw file, `batch` requests of `block` bytes at a
+    time: in sequence when batch is 1, anywhere else. Plain calls through the page cache, io_uring
+    past it."""
+    kind = ("" if batch == 1 else "rand") + ("write" if write else "read")
+    engine = ["--ioengine=io_uring", f"--iodepth={batch}", f"--iodepth_batch={batch}",
+              f"--iodepth_batch_complete_min={batch}", f"--iodepth_batch_complete_max={batch}",
+              "--direct=1"] if direct else ["--ioengine=psync"]
+    done = peers.run([world.path("fio"), "--name=pass", f"--filename={path}", f"--rw={kind}",
+                      f"--bs={block}", *engine, "--invalidate=0", f"--loops={passes}",
+                      "--output-format=json"])
+    job, = json.loads(done.stdout[done.stdout.index("{"):])["jobs"]
+    return job["write" if write else "read"]["runtime"] / 1000
+
+
 def random_load(world, server, workload, jobs, depth=64, block="4k"):
     """Runs `workload` ("randread" or "randwrite") on a server's export from `jobs` connections.
     Gives {"iops": requests a second, "server_us": server CPU microseconds a request}."""

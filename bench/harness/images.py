@@ -59,6 +59,18 @@ def write_back(path):
         os.fsync(file.fileno())
 
 
+def touch_free_memory(world):
+    """Fills as much free memory as an image takes, and frees it: what is made next meets pages that
+    the machine has at hand, whoever makes it."""
+    path = world.ram / "touched"
+    try:
+        with open(path, "wb") as file:
+            for _ in range(world.settings.image_bytes // MIB):
+                file.write(bytes(MIB))
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def require_same_disk(world, image, image_format):
     """Raises PeerFailed unless an image's content is that of the source."""
     peers.run([world.path("qemu-img"), "compare", "-f", "raw", "-F", image_format,

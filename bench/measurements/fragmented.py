@@ -7,7 +7,8 @@
     in reverse               ... 3  2  1  0           16 ranges, backwards
 
 The clusters lie in the file in the order they were written. What fragmentation costs is each
-image's time over that of the sequential one; qemu-img bench is measured beside it.
+image's time over that of the sequential one; qemu-img bench is measured beside it, and what the
+machine itself charges: fio on a raw file, 1 MiB at once and 16 times 64 KiB anywhere.
 """
 import itertools
 import os
@@ -15,14 +16,15 @@ import random
 import re
 
 import peers
-from harness import usage
-from harness.contest import Contender, Result, alternate, check_at_most
+from harness import fio, usage
+from harness.contest import Check, Contender, Result, alternate, ratio
 from harness.world import MIB
 
 NAME = "fragmented"
 LIMIT = 1.05
 BLOCK = 64 << 10
 UNITS = {"seconds": "s", "cpu_seconds": "CPU s"}
+WHOLE, SCATTERED = "fio on a raw file, 1 MiB at once", "fio on a raw file, 16 x 64 KiB anywhere"
 PROGRAMS = {"ringdisk": "ringdisk bench", "qemu-img": "qemu-img bench"}
 
 
@@ -56,13 +58,15 @@ def measure(world):
               (world.ram, "page cache in tmpfs", ("-t", "writeback"), 4))
     for directory, place, cache, passes in places:
         images = {order: directory / f"{order.replace(' ', '-')}.qcow2" for order in ORDERS}
+        raw = directory / "fragmented.raw"
         try:
             for order, image in images.items():
                 _make_image(world, image, ORDERS[order](world.settings.fragmented_bytes // BLOCK))
+            _make_raw(world, raw)
             for write in (False, True):
-                yield _contest(world, images, place, cache, passes, write)
+                yield _contest(world, images, raw, place, cache, passes, write)
         finally:
-            for image in images.values():
+            for image in (*images.values(), raw):
                 image.unlink(missing_ok=True)
 
 
@@ -74,13 +78,24 @@ def _make_image(world, path, order):
     commands = [f"write -q -P 0xff {block * BLOCK} {BLOCK}" for block in order]
     peers.run([world.path("qemu-io"), "-f", "qcow2", path],
               stdin="\n".join([*commands, "flush", ""]), timeout_s=600)
+    _drop_from_cache(path)
+
+
+def _make_raw(world, path):
+    with open(path, "wb") as file:
+        for _ in range(world.settings.fragmented_bytes // MIB):
+            file.write(b"\xff" * MIB)
+    _drop_from_cache(path)
+
+
+def _drop_from_cache(path):
     # O_DIRECT is not to meet cached pages in the first run only (tmpfs ignores this).
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _contest(world, images, place, cache, passes, write):
+def _contest(world, images, raw, place, cache, passes, write):
     title = f"fragmented qcow2, 1 MiB {'writes' if write else 'reads'} at depth 1, {place}"
     world.log(title)
     count = passes * world.settings.fragmented_bytes // MIB
@@ -90,13 +105,39 @@ def _contest(world, images, place, cache, passes, write):
                 *cache, *(["-w", "--pattern=255"] if write else []), image]
         contenders.append(Contender(_contender_name(program, order),
                                     lambda argv=argv: _bench(argv)))
-    series = alternate(contenders, world.settings.runs, world.log)
-    sequential = series[_contender_name("ringdisk", "in sequence")]
-    checks = [check_at_most(f"{title}: {order}", series[_contender_name("ringdisk", order)],
-                            sequential, "seconds", LIMIT)
-              for order in ORDERS if order != "in sequence"]
+    for name, block, batch in ((WHOLE, MIB, 1), (SCATTERED, BLOCK, MIB // BLOCK)):
+        run = _fio_pass(world, raw, write, block, batch, "none" in cache, passes)
+        contenders.append(Contender(name, run))
+    series = alternate(contenders, world.settings.runs, world.log, warm=True)
     in_order = [series[_contender_name(program, order)] for program in PROGRAMS for order in ORDERS]
-    return Result(title, UNITS, in_order, checks)
+    return Result(title, UNITS, [*in_order, series[WHOLE], series[SCATTERED]],
+                  _checks(title, series))
+
+
+def _checks(title, series):
+    sequential = series[_contender_name("ringdisk", "in sequence")]
+    machine = ratio(series[SCATTERED], series[WHOLE], "seconds")
+    checks = []
+    for order in ORDERS:
+        if order != "in sequence":
+            found = ratio(series[_contender_name("ringdisk", order)], sequential, "seconds")
+            checks.append(Check(
+                f"{title}: {order}",
+                f"{found:.2f} of {sequential.name}; a raw file scattered: {machine:.2f}",
+                f"at most {LIMIT:g}", found <= LIMIT,
+                {f"seconds to {sequential.name}": found, "the machine's own": machine}))
+    return checks
+
+
+def _fio_pass(world, raw, write, block, batch, direct, passes):
+    def run():
+        before = os.times()
+        seconds = fio.one_pass(world, raw, write, block, batch, direct, passes)
+        after = os.times()
+        used = (after.children_user + after.children_system
+                - before.children_user - before.children_system)
+        return {"seconds": seconds, "cpu_seconds": used}
+    return run
 
 
 def _contender_name(program, order):

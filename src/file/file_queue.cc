@@ -70,17 +70,27 @@ IoRequest FileQueue::request_for(const Piece& piece, IoOpcode opcode, FileWay wa
   return request;
 }
 
+// The plain calls are for what is by far the most frequent: they spare the kernel the import of a
+// list of parts, a thirtieth of a cached 4 KiB read.
 int64_t FileQueue::read_in_place(const Piece& piece, int flags) const {
-  const ssize_t count = preadv2(state_.fd, piece.parts.data(), static_cast<int>(piece.part_count),
-                                static_cast<off_t>(piece.offset), flags);
+  const auto offset = static_cast<off_t>(piece.offset);
+  const iovec* parts = piece.parts.data();
+  const bool plain = flags == 0 && piece.part_count == 1;
+  const ssize_t count =
+      plain ? pread(state_.fd, parts->iov_base, parts->iov_len, offset)
+            : preadv2(state_.fd, parts, static_cast<int>(piece.part_count), offset, flags);
   return count >= 0 ? count : -errno;
 }
 
 int64_t FileQueue::write_in_place(const Piece& piece, int flags) {
   const bool guarded = state_.facts.kind != FileKind::kMemory;
   const Instant start = guarded ? shard_.clock().now() : Instant();
-  const ssize_t count = pwritev2(state_.fd, piece.parts.data(), static_cast<int>(piece.part_count),
-                                 static_cast<off_t>(piece.offset), flags);
+  const auto offset = static_cast<off_t>(piece.offset);
+  const iovec* parts = piece.parts.data();
+  const bool plain = flags == 0 && piece.part_count == 1;
+  const ssize_t count =
+      plain ? pwrite(state_.fd, parts->iov_base, parts->iov_len, offset)
+            : pwritev2(state_.fd, parts, static_cast<int>(piece.part_count), offset, flags);
   const int64_t result = count >= 0 ? count : -errno;
   if (guarded) write_guard_.note(start, shard_.clock().now());
   return result;

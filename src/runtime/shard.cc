@@ -60,20 +60,19 @@ void Shard::turn(bool may_sleep, uint32_t resumed_max) {
   }
 }
 
-// Adapts: a message found while spinning doubles the time to spin next, a spin in vain halves it,
-// so that an idle shard soon spins no more and one in a lively exchange does not pay for sleeping.
+// Adapts: whatever comes while spinning, or soon after falling asleep, doubles the time to spin
+// next; a longer sleep halves it. So an idle shard soon spins no more, and one in a lively exchange
+// does not pay for sleeping.
 bool Shard::spin_for_message() {
   if (spin_max_ < kSpinShortest) return false;
   Instant start = clock_.now();
   while (clock_.now() - start < spin_max_) {
-    if (!inbox_.is_empty()) {
+    if (!inbox_.is_empty() || loop_->poll(Duration::zero()) != 0) {
       spin_max_ = std::min(spin_max_ * 2, kSpinLongest);
       return true;
     }
-    if (loop_->poll(Duration::zero()) != 0) return true;
     __builtin_ia32_pause();
   }
-  spin_max_ /= 2;
   return false;
 }
 
@@ -82,9 +81,11 @@ void Shard::sleep_until_event() {
   Instant start = clock_.now();
   if (inbox_.is_empty()) loop_->poll(sleep_limit());
   asleep_.store(false, std::memory_order_relaxed);
-  // Woken by a message soon after falling asleep: spinning would have caught it.
-  if (!inbox_.is_empty() && clock_.now() - start < 2 * kSpinLongest) {
+  // Woken soon after falling asleep: spinning would have caught what came.
+  if (clock_.now() - start < 2 * kSpinLongest) {
     spin_max_ = std::clamp(spin_max_ * 2, kSpinShortest, kSpinLongest);
+  } else {
+    spin_max_ /= 2;
   }
 }
 
