@@ -38,14 +38,14 @@ constexpr std::array<OptionSpec, 25> kOptions = {{
     {0, "target-image-opts", "", "so is the target (needs -n)"},
     {'c', "", "", "compressing is not supported yet"},
     {'C', "", "", "copy offloading is not supported"},
-    {'l', "", "SNAPSHOT", "converting a snapshot is not supported yet"},
+    {'l', "", "SNAPSHOT", "not the disk but an internal snapshot of it, by id or name"},
     {'r', "", "RATE", "a rate limit is not supported yet"},
     {0, "bitmaps", "", "copying bitmaps is not supported yet"},
     {0, "salvage", "", "reading past errors is not supported yet"},
 }};
 
 Result<void> refuse_unsupported(const Arguments& arguments, Diagnostics& diagnostics) {
-  for (std::string_view key : {"c", "C", "l", "r", "bitmaps", "salvage"}) {
+  for (std::string_view key : {"c", "C", "r", "bitmaps", "salvage"}) {
     if (!arguments.has(key)) continue;
     return diagnostics.explain(
         Error::of(ErrorKind::kUnsupported, "convert"),
@@ -71,6 +71,7 @@ Result<void> read_names(const Arguments& arguments, ConvertRequest& request,
   }
   for (size_t i = 0; i + 1 < names.size(); ++i) {
     ASSIGN_OR_RETURN(ImageName source, source_argument(arguments, names[i], diagnostics));
+    source.snapshot = arguments.value("l").value_or("");
     request.sources.push_back(std::move(source));
   }
   const bool is_description = arguments.has("target-image-opts");

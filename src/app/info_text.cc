@@ -2,6 +2,7 @@
 // Wording of `info`.
 #include "app/info_text.h"
 
+#include <array>
 #include <cinttypes>
 #include <cstdio>
 #include <ctime>
@@ -22,11 +23,11 @@ std::string local_time(uint64_t seconds) {
   return std::string(text, length);
 }
 
-// "00:01:02.345"
+// "0000:01:02.345"
 std::string machine_time(uint64_t nanoseconds) {
   const uint64_t seconds = nanoseconds / kNanosecondsPerSecond;
   char text[64];
-  snprintf(text, sizeof text, "%02" PRIu64 ":%02" PRIu64 ":%02" PRIu64 ".%03" PRIu64,
+  snprintf(text, sizeof text, "%04" PRIu64 ":%02" PRIu64 ":%02" PRIu64 ".%03" PRIu64,
            seconds / 3600, seconds / 60 % 60, seconds % 60, nanoseconds / 1'000'000 % 1000);
   return text;
 }
@@ -37,22 +38,18 @@ std::string padded(std::string text, size_t width, bool to_the_right) {
   return to_the_right ? spaces + text : text + spaces;
 }
 
-std::string snapshot_line(const SnapshotDescription& snapshot) {
-  std::string line = padded(snapshot.id, 9, false) + " " + padded(snapshot.name, 16, false) + " ";
-  line += padded(human_size(snapshot.vm_state_size), 8, true);
-  line += padded(local_time(snapshot.date_seconds), 20, true);
-  line += padded(machine_time(snapshot.vm_clock_nanoseconds), 13, true);
-  line += padded(snapshot.icount ? std::to_string(*snapshot.icount) : "", 11, true);
-  return line + "\n";
+// The columns of qemu-img 10.
+std::string snapshot_row(const std::array<std::string, 6>& cells) {
+  return padded(cells[0], 7, false) + " " + padded(cells[1], 16, false) + " " +
+         padded(cells[2], 8, true) + " " + padded(cells[3], 19, true) + " " +
+         padded(cells[4], 15, true) + " " + padded(cells[5], 10, true) + "\n";
 }
 
-std::string snapshot_lines(const std::vector<SnapshotDescription>& snapshots) {
-  std::string text = "Snapshot list:\n";
-  text += padded("ID", 10, false) + padded("TAG", 17, false) + padded("VM SIZE", 8, true) +
-          padded("DATE", 20, true) + padded("VM CLOCK", 13, true) + padded("ICOUNT", 11, true) +
-          "\n";
-  for (const SnapshotDescription& snapshot : snapshots) text += snapshot_line(snapshot);
-  return text;
+std::string snapshot_line(const SnapshotDescription& snapshot) {
+  const std::string count = snapshot.icount ? std::to_string(*snapshot.icount) : "--";
+  return snapshot_row({snapshot.id, snapshot.name, human_size(snapshot.vm_state_size),
+                       local_time(snapshot.date_seconds),
+                       machine_time(snapshot.vm_clock_nanoseconds), count});
 }
 
 std::string value_text(const DescribedField& field) {
@@ -140,6 +137,14 @@ void specific_as_json(const ImageReport& report, JsonText& json) {
 
 }  // namespace
 
+std::string snapshots_as_text(const std::vector<SnapshotDescription>& snapshots) {
+  if (snapshots.empty()) return "";
+  std::string text = "Snapshot list:\n";
+  text += snapshot_row({"ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"});
+  for (const SnapshotDescription& snapshot : snapshots) text += snapshot_line(snapshot);
+  return text;
+}
+
 std::string info_as_text(const ImageReport& report) {
   const ImageDescription& image = report.description;
   std::string text = "image: " + report.filename + "\nfile format: " + report.format + "\n";
@@ -163,7 +168,7 @@ std::string info_as_text(const ImageReport& report) {
       text += "backing file format: " + image.backing_format + "\n";
     }
   }
-  if (!image.snapshots.empty()) text += snapshot_lines(image.snapshots);
+  text += snapshots_as_text(image.snapshots);
   if (!image.specific.empty()) {
     text += "Format specific information:\n" + specific_lines(image.specific, 1);
   }

@@ -20,6 +20,8 @@ struct ImageReport {
 };
 
 std::string info_as_text(const ImageReport& report);
+// The table of internal snapshots with its headline; empty where there is none.
+std::string snapshots_as_text(const std::vector<SnapshotDescription>& snapshots);
 void info_as_json(const ImageReport& report, JsonText& json);
 
 }  // namespace ringdisk

@@ -48,8 +48,9 @@ struct Command {
   std::string_view text;      // what it does; ends with a line feed
   std::string_view examples;  // lines, each indented; ends with a line feed
   std::span<const OptionSpec> options;
-  bool one_shard = false;      // it has no use for more
-  bool stops_cleanly = false;  // a stop signal cancels it; others are simply ended
+  bool one_shard = false;          // it has no use for more
+  bool last_word_is_name = false;  // even where it begins with '-' (a size: -1G)
+  bool stops_cleanly = false;      // a stop signal cancels it; others are simply ended
   // Gives the exit status. Its results are on the console, its errors are returned.
   Task<int> (*run)(Program& program, const Arguments& arguments);
 };
@@ -61,7 +62,9 @@ Command convert_command();
 Command create_command();
 Command info_command();
 Command map_command();
+Command resize_command();
 Command serve_command();
+Command snapshot_command();
 
 // All commands, in the order of the help text.
 std::vector<Command> all_commands();

@@ -86,13 +86,24 @@ Result<int> run_in_world(const Command& command, const Arguments& arguments,
   return exit_status;
 }
 
+// "-1G" at the end is a size, not options, where the command says so.
+std::vector<std::string_view> marked_words(const Command& command,
+                                           std::span<const std::string_view> words) {
+  std::vector<std::string_view> marked(words.begin(), words.end());
+  if (!command.last_word_is_name || marked.empty()) return marked;
+  const std::string_view last = marked.back();
+  const bool is_number = last.size() > 1 && last[0] == '-' && last[1] >= '0' && last[1] <= '9';
+  if (is_number) marked.insert(marked.end() - 1, "--");
+  return marked;
+}
+
 int run_command(const Command& command, std::span<const std::string_view> words,
                 const Environment& environment) {
   Diagnostics diagnostics;
   std::vector<OptionSpec> options(command.options.begin(), command.options.end());
   const std::span<const OptionSpec> global = global_options();
   options.insert(options.end(), global.begin(), global.end());
-  Result<Arguments> arguments = parse_arguments(options, words, diagnostics);
+  Result<Arguments> arguments = parse_arguments(options, marked_words(command, words), diagnostics);
   if (!arguments.ok()) {
     print_error(diagnostics, arguments.error());
     fprintf(stderr, "Try 'ringdisk help %s'.\n", std::string(command.name).c_str());

@@ -32,6 +32,7 @@ inline constexpr uint32_t kQcow2ClusterBitsMax = 21;
 inline constexpr uint64_t kQcow2L1BytesMax = 32 * kMiB;
 inline constexpr uint64_t kQcow2RefcountTableBytesMax = 8 * kMiB;
 inline constexpr uint32_t kQcow2SnapshotsMax = 65536;
+inline constexpr size_t kSnapshotNameBytesMax = 255;
 inline constexpr uint64_t kQcow2SnapshotTableBytesMax = 64 * kMiB;
 inline constexpr uint32_t kQcow2BackingNameBytesMax = 1023;
 inline constexpr uint32_t kQcow2HeaderExtensionsMax = 64;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What only a format can do to its own images, behind one interface, so that jobs/ and app/ need no
-// concrete format: creating, describing and checking. (Snapshots, bitmaps, amend and compaction
-// join later.)
+// concrete format: creating, describing, checking, snapshots. (Bitmaps, amend and compaction join
+// later.)
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,7 @@
 
 #include "async/cancel.h"
 #include "async/task.h"
+#include "base/diagnostics.h"
 #include "block/graph.h"
 
 namespace ringdisk {
@@ -66,6 +67,13 @@ struct CheckReport {
   bool messages_cut = false;
 };
 
+// A change of an image's internal snapshots.
+struct SnapshotEdit {
+  enum class Action : uint8_t { kCreate, kApply, kDelete } action = Action::kCreate;
+  std::string name;  // of the new one; else the id, or the name, of one that is there
+  uint32_t date_seconds = 0, date_nanoseconds = 0;  // since 1970, of the new one
+};
+
 class FormatAdmin {
  public:
   virtual ~FormatAdmin() = default;
@@ -80,6 +88,14 @@ class FormatAdmin {
   // for the caller to remove.
   virtual Task<void> create(Graph& graph, CreateRequest request) = 0;
   virtual Task<ImageDescription> describe(const World& world, SharedStorage& storage) = 0;
+  // The image in `storage`, opened for writing by nobody else; closed afterwards. kUnsupported: the
+  // format has no snapshots. kNotFound: not this one.
+  virtual Task<void> edit_snapshots(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                                    SnapshotEdit edit);
+  // Gives the disk in `storage`, which is handled as above, another size. What a smaller one cuts
+  // off has been zeroed with may_unmap before.
+  virtual Task<void> resize(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                            ByteCount size) = 0;
   // nullopt: this format has nothing to check (qemu-img exit code 63). Reads only; `on_progress`
   // may be empty.
   virtual Task<std::optional<CheckReport>> check(
@@ -95,6 +111,16 @@ inline std::vector<std::pair<std::string, std::string>> FormatAdmin::creation_su
   if (!request.backing_format.empty()) shown.emplace_back("backing_fmt", request.backing_format);
   for (const auto& [key, value] : request.options.values()) shown.emplace_back(key, value);
   return shown;
+}
+
+inline Task<void> FormatAdmin::edit_snapshots(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                                              SnapshotEdit) {
+  const uint32_t node = storage->node->id();
+  Result<void> closed = co_await storage->node->close().result();
+  co_await std::move(closed);
+  const Error error = Error::of(ErrorKind::kUnsupported, "edit snapshots");
+  co_await fail(graph.world().diagnostics.explain(
+      error, node, "the format '" + std::string(name()) + "' has no snapshots"));
 }
 
 }  // namespace ringdisk

@@ -163,6 +163,7 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_at_depth(ImageName name, OpenMode 
   link.path = path;
   link.depth = above ? above->depth + 1 : 0;
   const uint32_t node_id = storage->node->id();
+  if (!name.snapshot.empty()) name.options.set("snapshot", name.snapshot);
   FormatOpening opening{world_, *this, std::move(storage), path, mode, std::move(name.options)};
   OpenedFormat opened = co_await driver->open(std::move(opening));
   std::shared_ptr<DeviceNode> backing;

@@ -74,6 +74,7 @@ struct ImageName {
   std::string filename;  // used if `options` is empty
   std::string format;  // empty: probe (the disk must then not be raw for writing, see Graph::open)
   Options options;     // driver=…,file.driver=…,file.filename=…
+  std::string snapshot;  // not the disk but this internal snapshot of it; empty: the disk
   std::string text() const;  // as the user would recognise it
 };
 

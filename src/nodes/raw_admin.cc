@@ -78,6 +78,19 @@ Task<void> RawAdmin::create(Graph& graph, CreateRequest request) {
   co_await std::move(closed);
 }
 
+static Task<void> resize_storage(SharedStorage& storage, ByteCount size) {
+  std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
+  co_await access->resize(size);
+  co_await access->flush();
+}
+
+Task<void> RawAdmin::resize(Graph&, std::unique_ptr<SharedStorage> storage, ByteCount size) {
+  Result<void> resized = co_await resize_storage(*storage, size).result();
+  Result<void> closed = co_await storage->node->close().result();
+  co_await std::move(resized);
+  co_await std::move(closed);
+}
+
 Task<ImageDescription> RawAdmin::describe(const World&, SharedStorage& storage) {
   ImageDescription description;
   const uint64_t size = storage.node->size().value();

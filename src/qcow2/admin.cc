@@ -5,6 +5,8 @@
 #include "qcow2/check.h"
 #include "qcow2/create.h"
 #include "qcow2/describe.h"
+#include "qcow2/resize.h"
+#include "qcow2/snapshots.h"
 
 namespace ringdisk {
 namespace {
@@ -61,6 +63,14 @@ class Qcow2Admin final : public FormatAdmin {
   }
   Task<ImageDescription> describe(const World& world, SharedStorage& storage) override {
     return qcow2::describe_image(world, storage);
+  }
+  Task<void> resize(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                    ByteCount size) override {
+    return qcow2::resize_image(graph, std::move(storage), size);
+  }
+  Task<void> edit_snapshots(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                            SnapshotEdit edit) override {
+    return qcow2::edit_snapshots(graph, std::move(storage), std::move(edit));
   }
   Task<std::optional<CheckReport>> check(const World& world, SharedStorage& storage,
                                          std::function<void(CheckProgress)> on_progress) override {

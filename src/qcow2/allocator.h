@@ -46,6 +46,9 @@ class Allocator {
   // One cluster for a table, with its space on the storage: a full disk shows now, in the request
   // that needs the table, and not when metadata is written back.
   Task<ClusterIndex> allocate_table();
+  // `count` clusters one behind the other, however many: a table that must lie in one piece.
+  // Refcount one each, as above; the space is not promised.
+  Task<ClusterRun> allocate_contiguous(uint64_t count);
   // Takes back clusters that nothing ever pointed at (refcount one).
   Task<void> take_back(ClusterRun run);
   // The clusters' refcount has become zero and nobody is using them: they may be given out again.
@@ -70,6 +73,7 @@ class Allocator {
   Task<void> reserve(ClusterIndex cluster);
   Task<void> ensure_block(uint64_t block);
   Task<void> grow_table(uint64_t block);
+  Task<bool> prepare_run_at_end(uint64_t count);
   uint64_t grown_table_clusters(uint64_t block) const;
   Result<void> check_room(uint64_t end) const;
   uint64_t free_at_end(uint64_t count);

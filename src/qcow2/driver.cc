@@ -5,7 +5,9 @@
 
 #include "base/diagnostics.h"
 #include "base/log.h"
+#include "qcow2/describe.h"
 #include "qcow2/node.h"
+#include "qcow2/snapshots.h"
 #include "runtime/shard.h"
 
 namespace ringdisk {
@@ -24,6 +26,7 @@ class Opener {
 
  private:
   Task<Header> read_header();
+  Task<void> select_snapshot(Header& header, std::string wanted);
   Result<void> check_writable(const Header& header) const;
   Task<void> clear_autoclear_bits(const Header& header);
   Task<std::vector<std::byte>> read_l1_table(const Header& header);
@@ -82,8 +85,36 @@ Task<std::vector<std::byte>> Opener::read_l1_table(const Header& header) {
   co_return std::move(table);
 }
 
+// From here on the snapshot's table and size are the image's.
+Task<void> Opener::select_snapshot(Header& header, std::string wanted) {
+  if (!is_read_only()) {
+    co_await fail(refuse(ErrorKind::kInvalid,
+                         "a snapshot can only be read; 'snapshot -a' makes "
+                         "the disk what it was then"));
+  }
+  const SnapshotTable table = co_await read_snapshots(storage_, header, world_.diagnostics);
+  const size_t index =
+      co_await choose_snapshot(table, wanted, world_.diagnostics, storage_.node_id());
+  const Snapshot& snapshot = table.snapshots[index];
+  header.l1_table = snapshot.l1_table;
+  header.l1_size = snapshot.l1_size;
+  header.size = ByteCount(snapshot.disk_size.value_or(header.size.value()));
+  const Geometry geometry = header.geometry();
+  const bool is_right = snapshot.l1_table.is_aligned(geometry.cluster_size()) &&
+                        uint64_t{snapshot.l1_size} * kEntryBytes <= limits::kQcow2L1BytesMax &&
+                        header.size.value() <= kOffsetMax &&
+                        snapshot.l1_size >= geometry.l1_entries_for(header.size);
+  if (!is_right) {
+    co_await fail(refuse(ErrorKind::kCorrupt, "the entry of snapshot '" + snapshot.name +
+                                                  "' is damaged; 'ringdisk check' tells more"));
+  }
+  co_await check_places(header, storage_.size(), world_.diagnostics, storage_.node_id());
+}
+
 Task<std::unique_ptr<Image>> Opener::open() {
   Header header = co_await read_header();
+  std::optional<std::string> snapshot = opening_.options.take("snapshot");
+  if (snapshot) co_await select_snapshot(header, *snapshot);
   co_await check_writable(header);
   Result<uint64_t> memory =
       opening_.options.take_size("l2-cache-size", kSliceMemoryMax, world_.diagnostics);

@@ -32,6 +32,8 @@ inline constexpr uint32_t kVersion3HeaderBytes = 104;
 inline constexpr uint32_t kHeaderBytesMax = 64 * 1024;
 
 // Where fields lie that are changed in place, and how long they are.
+inline constexpr uint64_t kDiskFieldsAt =
+    24;  // size (8), encryption (4), L1 size (4), L1 table (8)
 inline constexpr uint64_t kRefcountTableFieldsAt = 48;  // offset (8 bytes), clusters (4 bytes)
 inline constexpr uint64_t kIncompatibleFeaturesAt = 72;
 inline constexpr uint64_t kAutoclearFeaturesAt = 88;
@@ -114,6 +116,9 @@ Result<void> check_places(const Header& header, ByteCount file_size, Diagnostics
 // cluster, kLimit if it does not fit. The header_length field follows from the version and the
 // unknown fields.
 Result<std::vector<std::byte>> encode_header(const Header& header);
+
+// The fields at kDiskFieldsAt, for an image that is not encrypted.
+std::vector<std::byte> encode_disk_fields(ByteCount size, uint64_t l1_entries, HostOffset l1_table);
 
 // The name of a feature bit: from the image's feature name table, else the specification's, else
 // "bit N".

@@ -91,4 +91,13 @@ Result<std::vector<std::byte>> encode_header(const Header& header) {
   return writer.take();
 }
 
+std::vector<std::byte> encode_disk_fields(ByteCount size, uint64_t l1_entries,
+                                          HostOffset l1_table) {
+  std::vector<std::byte> fields(24);
+  store_be64(&fields[0], size.value());
+  store_be32(&fields[12], static_cast<uint32_t>(l1_entries));
+  store_be64(&fields[16], l1_table.value());
+  return fields;
+}
+
 }  // namespace ringdisk::qcow2

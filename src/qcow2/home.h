@@ -13,6 +13,7 @@
 
 #include "async/scope.h"
 #include "qcow2/guest_map.h"
+#include "qcow2/table_editor.h"
 
 namespace ringdisk::qcow2 {
 
@@ -31,6 +32,9 @@ class Home {
   Task<ClusterChange> zero_clusters(GuestRange clusters, ZeroOptions options);
   Task<ClusterChange> discard_clusters(GuestRange clusters);
   Task<void> flush();
+
+  // The image was opened for this edit alone, and is closed after it.
+  Task<void> edit(const ImageEdit& edit);
 
   // Everything to the disk, freed clusters freed; then nothing runs any more. After the last queue
   // is gone.

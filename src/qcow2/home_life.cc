@@ -108,6 +108,13 @@ Task<void> Home::process_quarantine() {
   co_await note_damage(processed.error());
 }
 
+Task<void> Home::edit(const ImageEdit& edit) {
+  const HomeParts parts{image_, *storage_, refcounts_, allocator_, quarantine_, write_back_};
+  Result<void> edited = co_await edit(parts).result();
+  if (!edited.ok()) co_await note_damage(edited.error());
+  co_await std::move(edited);
+}
+
 // --- close
 
 Task<void> Home::close() {

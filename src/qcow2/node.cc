@@ -20,6 +20,15 @@ Task<std::unique_ptr<FormatQueue>> Qcow2Node::open_queue(Shard& shard) {
   co_return std::make_unique<Qcow2Queue>(*image_, *home_, *home_shard, shard, std::move(storage));
 }
 
+Task<void> Qcow2Node::edit(const ImageEdit& edit) {
+  Shard& shard = Shard::current();
+  Shard* none = nullptr;
+  const bool is_first = home_shard_.compare_exchange_strong(none, &shard);
+  CHECK(is_first);
+  co_await ensure_home(shard);
+  co_await home_->edit(edit);
+}
+
 Task<void> Qcow2Node::close_home() {
   if (!home_) co_return;
   Result<void> closed = co_await home_->close().result();

@@ -22,6 +22,10 @@ class Qcow2Node final : public FormatNode {
   Task<std::unique_ptr<FormatQueue>> open_queue(Shard& shard) override;
   Task<void> close() override;
 
+  // One change of the image as a whole (table_editor.h), which was opened for it alone: no queue is
+  // opened before, nothing but close() comes after.
+  Task<void> edit(const ImageEdit& edit);
+
   // For tests and the format's own tools.
   Image& image() { return *image_; }
 

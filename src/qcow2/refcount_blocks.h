@@ -39,6 +39,7 @@ class RefcountBlocks {
   // Brings a block that the table has into memory. Afterwards get and set take its clusters until
   // the caller suspends.
   Task<void> load(uint64_t block);
+  uint64_t dirty_count() const { return dirty_.size(); }
   bool is_loaded(uint64_t block) const { return blocks_.contains(block); }
   uint64_t get(ClusterIndex cluster) const;
   void set(ClusterIndex cluster, uint64_t refcount);

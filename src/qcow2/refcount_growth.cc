@@ -82,6 +82,59 @@ Task<void> Allocator::grow_table(uint64_t block) {
   }
 }
 
+// A run may be longer than what a refcount block counts. Blocks that are missing come first, at the
+// end, until the run behind them meets none that is missing.
+Task<ClusterRun> Allocator::allocate_contiguous(uint64_t count) {
+  MutexLock lock = co_await allocating_.lock();
+  const uint64_t per_block = image_.geometry.refcount_block_entries();
+  std::optional<ClusterRun> hole;
+  if (count <= per_block) hole = free_.find(count);
+  if (hole) {
+    NewClusters made = co_await allocate_hole(*hole);
+    if (made.run.count == count) co_return made.run;
+    // It crossed into the next block.
+    for (uint64_t i = 0; i < made.run.count; ++i) refcounts_.set(made.run.first + i, 0);
+    add_free(made.run);
+  }
+  for (;;) {
+    bool is_ready = co_await prepare_run_at_end(count);
+    if (is_ready) break;
+  }
+  const ClusterRun run{ClusterIndex(end_), count};
+  if (storage_.limits().grows && storage_.size().value() < (end_ + count)
+                                                               << image_.geometry.cluster_bits()) {
+    co_await extend_storage(end_ + count);
+  }
+  end_ += count;
+  for (uint64_t i = 0; i < count; ++i) {
+    co_await refcounts_.load(image_.geometry.refcount_block_of(run.first + i));
+    refcounts_.set(run.first + i, 1);
+  }
+  co_return run;
+}
+
+// Whether `count` clusters from end_ on are counted and free; else a step towards that.
+Task<bool> Allocator::prepare_run_at_end(uint64_t count) {
+  const Geometry& geometry = image_.geometry;
+  const uint64_t first = end_;
+  co_await check_room(first + count);
+  const uint64_t last_block = geometry.refcount_block_of(ClusterIndex(first + count - 1));
+  for (uint64_t block = geometry.refcount_block_of(ClusterIndex(first)); block <= last_block;
+       ++block) {
+    co_await ensure_block(block);
+    if (end_ != first) co_return false;
+  }
+  for (uint64_t cluster = first; cluster < first + count; ++cluster) {
+    co_await refcounts_.load(geometry.refcount_block_of(ClusterIndex(cluster)));
+    if (refcounts_.get(ClusterIndex(cluster)) == 0 && !metadata_.contains(ClusterIndex(cluster))) {
+      continue;
+    }
+    end_ = cluster + 1;  // in use already: left by a crash
+    co_return false;
+  }
+  co_return true;
+}
+
 std::vector<ClusterRun> Allocator::take_replaced_tables() {
   for (ClusterRun table : replaced_tables_) metadata_.remove(table.first, table.count);
   return std::exchange(replaced_tables_, {});

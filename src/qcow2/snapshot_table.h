@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The snapshot table (format specification, "Snapshots"), parsed. Pure; untrusted. An entry has
-// variable length and begins at a multiple of 8:
+// The snapshot table (format specification, "Snapshots"), parsed and encoded. Pure; untrusted. An
+// entry has variable length and begins at a multiple of 8:
 //
 //    0 L1 offset (8)    |  8 L1 entries (4)     | 12 id length (2)    | 14 name length (2)
 //   16 date s (4)       | 20 date ns (4)        | 24 VM clock ns (8)
@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/bytes.h"
@@ -31,6 +32,7 @@ struct Snapshot {
   uint64_t vm_state_size = 0;
   std::optional<uint64_t> disk_size;
   std::optional<uint64_t> instruction_count;
+  std::vector<std::byte> unknown_extra;  // what stands behind these fields, kept as it is
 };
 
 struct SnapshotTable {
@@ -40,5 +42,13 @@ struct SnapshotTable {
 
 // `count` entries at the front of `table`. kCorrupt where they do not fit or break a limit.
 Result<SnapshotTable> parse_snapshots(Bytes table, uint32_t count);
+
+// The table as it stands on a disk. Each entry gets the extra fields that version 3 asks for (VM
+// state, disk size: `disk_size` where it had none) and keeps what else it had.
+std::vector<std::byte> encode_snapshots(const std::vector<Snapshot>& snapshots,
+                                        ByteCount disk_size);
+
+// The snapshot with this id, else the first with this name.
+std::optional<size_t> find_snapshot(const SnapshotTable& table, std::string_view id_or_name);
 
 }  // namespace ringdisk::qcow2

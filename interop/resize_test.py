@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Disks made larger and smaller: what is kept is kept, what is gained reads as zeros, qemu-img
+check finds nothing."""
+import os
+
+import pattern
+import peers
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+SIZE = 4 * MIB
+SEED = 20241121
+
+
+class ResizeTest(peers.Case):
+    """A disk with content, and a raw file that holds what it is to hold."""
+
+    def setUp(self):
+        super().setUp()
+        self.raw = self.directory / "disk.raw"
+        self.image = self.directory / "disk.qcow2"
+        self.copy = self.directory / "copy.raw"
+        self.wanted = pattern.full(SIZE, SEED)
+        self.wanted.write(self.raw)
+
+    def make(self, *options):
+        peers.qemu_img("convert", "-f", "raw", "-O", "qcow2", *options, self.raw, self.image)
+
+    def resize_both(self, size, *arguments, change=None):
+        """The image by ringdisk, and the raw file beside it to the same `size`."""
+        done = peers.ringdisk("resize", *arguments, self.image, change or str(size))
+        self.assertEqual(done.stdout, "Image resized.\n")
+        os.truncate(self.raw, size)
+        peers.qemu_check(self.image)
+        peers.ringdisk("check", self.image)
+        self.assertEqual(peers.qemu_info(self.image)["virtual-size"], size)
+        peers.qemu_img("compare", "-f", "raw", "-F", "qcow2", self.raw, self.image)
+
+    def test_what_is_kept_is_kept_and_what_is_gained_is_zero(self):
+        for options in ((), ("-o", "cluster_size=512"), ("-o", "cluster_size=2M"),
+                        ("-o", "compat=0.10"), ("-o", "cluster_size=4k,refcount_bits=1")):
+            with self.subTest(options=options):
+                self.wanted.write(self.raw)
+                self.make(*options)
+                self.resize_both(5 * MIB)
+                self.resize_both(5 * MIB + 512, change="+512")
+                self.resize_both(4 * MIB + 512, "--shrink", "-f", "qcow2", change="-1M")
+                self.resize_both(1234 * KIB, "--shrink")
+                self.resize_both(64 * MIB)
+                self.resize_both(0, "--shrink")
+                self.resize_both(MIB)
+
+    def test_a_shrunk_disk_gives_its_space_back(self):
+        self.make()
+        before = os.stat(self.image).st_blocks
+        peers.ringdisk("resize", "--shrink", self.image, "1M")
+        self.assertLess(os.stat(self.image).st_blocks * 512, before * 512 - 2 * MIB)
+
+    def test_the_l1_table_grows_with_the_disk(self):
+        self.make("-o", "cluster_size=512")
+        self.resize_both(GIB)
+        peers.qemu_io(self.image, ["write -P 7 900M 64k", "read -P 7 900M 64k"])
+        peers.qemu_check(self.image)
+
+    def test_what_is_gained_does_not_show_the_backing_image(self):
+        overlay, twin = self.directory / "overlay.qcow2", self.directory / "overlay2.qcow2"
+        for image in (overlay, twin):
+            peers.qemu_img("create", "-f", "qcow2", "-b", self.raw.name, "-F", "raw", image, "1M")
+        peers.ringdisk("resize", overlay, "6M")
+        peers.qemu_img("resize", twin, "6M")
+        peers.qemu_img("compare", overlay, twin)
+        peers.qemu_io(overlay, [f"read -P 0 1M {5 * MIB}"])
+
+    def test_snapshots_keep_their_size(self):
+        self.make()
+        peers.ringdisk("snapshot", "-c", "small", self.image)
+        peers.ringdisk("resize", self.image, "9M")
+        peers.ringdisk("convert", "-l", "small", "-O", "raw", self.image, self.copy)
+        self.wanted.require(self.copy)
+        peers.ringdisk("resize", "--shrink", self.image, "1M")
+        peers.ringdisk("snapshot", "-a", "small", self.image)
+        peers.qemu_check(self.image)
+        peers.qemu_img("convert", "-O", "raw", self.image, self.copy)
+        self.wanted.require(self.copy)
+
+    def test_raw_files(self):
+        peers.ringdisk("resize", "-f", "raw", self.raw, "+1M")
+        self.assertEqual(self.raw.stat().st_size, SIZE + MIB)
+        peers.ringdisk("resize", "-f", "raw", "--shrink", self.raw, str(SIZE))
+        self.wanted.require(self.raw)
+
+    def test_refusals_name_the_image_and_the_way_out(self):
+        self.make()
+        cases = ((("resize", self.image, "1M"), "--shrink"),
+                 (("resize", self.image, "+1000"), "multiple of 512"),
+                 (("resize", self.image, "--shrink", "-5M"), "not so much"),
+                 (("resize", self.image, "many"), "invalid image size"),
+                 (("resize", self.image), "expecting"),
+                 (("resize", self.image, "8E"), "'8E'"),
+                 (("resize", self.image, "7E"), self.image.name))
+        for arguments, text in cases:
+            with self.subTest(arguments=arguments):
+                done = peers.ringdisk(*arguments, expect=1)
+                self.assertIn(text, done.stderr)
+        peers.qemu_img("compare", "-f", "raw", "-F", "qcow2", self.raw, self.image)
+
+
+if __name__ == "__main__":
+    peers.main(needs=["qemu-img", "qemu-io"])

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// The header's fields, and a longer L1 table.
+#include "qcow2/resize.h"
+
+#include "base/diagnostics.h"
+#include "qcow2/edit.h"
+
+namespace ringdisk::qcow2 {
+namespace {
+
+constexpr uint64_t kSizeGranule = 512;
+
+Result<void> check_size(const Image& image, ByteCount size) {
+  const Header& header = image.header;
+  auto refuse = [&image](ErrorKind kind, std::string why) {
+    return image.world.diagnostics.explain(Error::of(kind, "resize"), image.node_id(),
+                                           std::move(why));
+  };
+  if (size.value() % kSizeGranule != 0) {
+    return refuse(ErrorKind::kInvalid, "the size of a qcow2 disk is a multiple of 512 bytes");
+  }
+  if (size.value() > kOffsetMax ||
+      header.geometry().l1_entries_for(size) > limits::kQcow2L1BytesMax / kEntryBytes) {
+    return refuse(ErrorKind::kLimit,
+                  "a disk of this size needs an L1 table of more than 32 MiB at clusters of " +
+                      std::to_string(header.geometry().cluster_size()) +
+                      " bytes; convert it to larger clusters first");
+  }
+  if (header.version == 2 && header.snapshot_count != 0) {
+    return refuse(ErrorKind::kUnsupported,
+                  "a version 2 image with snapshots cannot be resized; delete them, or convert it");
+  }
+  return {};
+}
+
+// Beside the active table there is now a longer one.
+Task<HostOffset> write_longer_table(TableEditor& tables, const Header& header, uint64_t entries) {
+  TableEditor::Table l1 = co_await tables.read_table(header.l1_table, header.l1_size);
+  l1.resize(entries);
+  const ClusterRun place = co_await tables.allocate_for(entries * kEntryBytes);
+  const HostOffset at = header.geometry().host_offset(place.first);
+  co_await tables.write_table(at, l1);
+  co_await tables.flush();
+  co_return at;
+}
+
+Task<void> move_to_longer_table(TableEditor& tables, const Header& header, ByteCount size,
+                                uint64_t entries) {
+  co_await tables.set_dirty(true);
+  const HostOffset at = co_await write_longer_table(tables, header, entries);
+  const std::vector<std::byte> fields = encode_disk_fields(size, entries, at);
+  co_await tables.commit_header(kDiskFieldsAt, fields);
+  const Geometry geometry = header.geometry();
+  std::vector<ClusterRun> runs;
+  runs.push_back({geometry.host_cluster(header.l1_table),
+                  geometry.clusters_of(uint64_t{header.l1_size} * kEntryBytes)});
+  const TableEditor::Table nothing;
+  co_await tables.lower(nothing, runs);
+  co_await tables.set_dirty(false);
+}
+
+}  // namespace
+
+Task<void> resize_disk(HomeParts parts, ByteCount size) {
+  const Header& header = parts.image.header;
+  co_await check_size(parts.image, size);
+  TableEditor tables(parts);
+  const uint64_t entries = header.geometry().l1_entries_for(size);
+  if (entries <= header.l1_size) {
+    const std::vector<std::byte> fields = encode_disk_fields(size, header.l1_size, header.l1_table);
+    co_await tables.commit_header(kDiskFieldsAt, fields);
+    co_return;
+  }
+  Result<void> moved = co_await move_to_longer_table(tables, header, size, entries).result();
+  if (!moved.ok()) co_await tables.undo();
+  co_await std::move(moved);
+}
+
+Task<void> resize_image(Graph& graph, std::unique_ptr<SharedStorage> storage, ByteCount size) {
+  const ImageEdit resize = [size](HomeParts parts) { return resize_disk(parts, size); };
+  co_await edit_image(graph, std::move(storage), resize);
+}
+
+}  // namespace ringdisk::qcow2

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// Another size for an image's disk. Clusters beyond a smaller end have been given up before
+// (jobs/resize.h), so what changes is the size, and the L1 table where it has become too short: a
+// longer copy of it, then the header's fields for both, in one sector.
+#pragma once
+
+#include "block/format_admin.h"
+#include "qcow2/table_editor.h"
+
+namespace ringdisk::qcow2 {
+
+// kInvalid: not a multiple of 512 bytes. kLimit: the L1 table would be too long. kUnsupported: a
+// version 2 image with snapshots, which record no size of their own.
+Task<void> resize_disk(HomeParts parts, ByteCount size);
+
+// FormatAdmin::resize: opens the image for writing, resizes, closes.
+Task<void> resize_image(Graph& graph, std::unique_ptr<SharedStorage> storage, ByteCount size);
+
+}  // namespace ringdisk::qcow2

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+// One L2 table after another, from the disk, so that memory stays bounded.
+#include "qcow2/table_editor.h"
+
+#include <algorithm>
+
+#include "base/diagnostics.h"
+
+namespace ringdisk::qcow2 {
+namespace {
+
+// Changed refcount blocks in memory, and released clusters, above which they are written out.
+constexpr uint64_t kDirtyBlocksMax = 128;
+constexpr uint64_t kReleasedMax = 64 * 1024;
+
+}  // namespace
+
+// The host clusters an entry points at; a compressed stream may touch several.
+Result<ClusterRun> TableEditor::run_of(L2Entry entry) const {
+  if (entry.kind(geometry_, parts_.image.has_zero_flag()) == EntryKind::kInvalid) {
+    return Error::of(ErrorKind::kCorrupt, "follow L2 table");
+  }
+  if (entry.is_compressed()) {
+    const CompressedPlace place = entry.compressed_place(geometry_);
+    const ClusterIndex first = geometry_.host_cluster(place.offset);
+    const ClusterIndex last = geometry_.host_cluster(place.offset + place.length - ByteCount(1));
+    return ClusterRun{first, last - first + 1};
+  }
+  if (!entry.has_host()) return ClusterRun{ClusterIndex(0), 0};
+  return ClusterRun{geometry_.host_cluster(entry.host()), 1};
+}
+
+// --- tables
+
+Task<TableEditor::Table> TableEditor::read_table(HostOffset at, uint64_t entries) {
+  const uint64_t bytes = entries * kEntryBytes;
+  const uint64_t end = parts_.storage.size().value();
+  const bool is_right = at.is_aligned(geometry_.cluster_size()) &&
+                        bytes <= limits::kQcow2L1BytesMax && at.value() <= end &&
+                        geometry_.clusters_of(bytes) <= geometry_.clusters_of(end - at.value());
+  if (bytes != 0 && !is_right) {
+    co_await fail(Error::of(ErrorKind::kCorrupt, "read table", at.value()));
+  }
+  std::vector<std::byte> raw(bytes);
+  if (bytes != 0) co_await parts_.storage.read(at, MutableBuffers(MutableBytes(raw)));
+  Table table(entries);
+  for (size_t i = 0; i < table.size(); ++i) table[i] = load_be64(&raw[i * kEntryBytes]);
+  co_return std::move(table);
+}
+
+Task<void> TableEditor::write_table(HostOffset at, const Table& table) {
+  std::vector<std::byte> raw(table.size() * kEntryBytes);
+  for (size_t i = 0; i < table.size(); ++i) store_be64(&raw[i * kEntryBytes], table[i]);
+  if (!raw.empty()) co_await parts_.storage.write(at, ConstBuffers(Bytes(raw)));
+}
+
+// Empty where the L1 entry has no table.
+Task<TableEditor::Table> TableEditor::read_l2(L1Entry entry) {
+  if (!entry.is_valid(geometry_)) {
+    co_await fail(Error::of(ErrorKind::kCorrupt, "follow L1 table", entry.table().value()));
+  }
+  if (!entry.has_table()) co_return Table();
+  co_return co_await read_table(entry.table(), geometry_.l2_entries());
+}
+
+// --- raising
+
+Task<void> TableEditor::raise(const Table& l1) {
+  raised_table_ = l1;
+  raises_ = 0;
+  co_await change_refcounts(raised_table_, Change::kRaise, raises_);
+}
+
+Task<void> TableEditor::change_refcounts(const Table& l1, Change change, uint64_t& count) {
+  for (uint64_t raw : l1) {
+    if (change == Change::kLower && count == 0) co_return;
+    const L1Entry entry(raw);
+    const Table l2 = co_await read_l2(entry);
+    if (!entry.has_table()) continue;
+    const ClusterRun table{geometry_.host_cluster(entry.table()), 1};
+    co_await change_run(table, change, count);
+    for (uint64_t raw_l2 : l2) {
+      const ClusterRun run = co_await run_of(L2Entry(raw_l2));
+      if (run.count != 0) co_await change_run(run, change, count);
+    }
+  }
+}
+
+Task<void> TableEditor::change_run(ClusterRun run, Change change, uint64_t& count) {
+  for (uint64_t i = 0; i < run.count; ++i) {
+    if (change == Change::kLower && count == 0) co_return;
+    co_await change_one(run.first + i, change);
+    count = change == Change::kRaise ? count + 1 : count - 1;
+  }
+}
+
+// Lowering takes back what raising did, to which nothing has pointed yet.
+Task<void> TableEditor::change_one(ClusterIndex cluster, Change change) {
+  const uint64_t block = geometry_.refcount_block_of(cluster);
+  const uint64_t at = geometry_.host_offset(cluster).value();
+  if (!parts_.refcounts.has_block(block)) {
+    co_await fail(Error::of(ErrorKind::kCorrupt, "count cluster", at));
+  }
+  if (parts_.refcounts.dirty_count() > kDirtyBlocksMax) co_await parts_.write_back.flush();
+  co_await parts_.refcounts.load(block);
+  const uint64_t refcount = parts_.refcounts.get(cluster);
+  if (refcount == 0) co_await fail(Error::of(ErrorKind::kCorrupt, "count cluster", at));
+  if (change == Change::kLower) {
+    parts_.refcounts.set(cluster, refcount - 1);
+    co_return;
+  }
+  if (refcount == geometry_.refcount_max()) {
+    co_await fail(parts_.image.world.diagnostics.explain(
+        Error::of(ErrorKind::kLimit, "count cluster", at), parts_.image.node_id(),
+        "a cluster is shared by as many snapshots as its refcount of " +
+            std::to_string(geometry_.refcount_bits()) +
+            " bits can count; delete one, or convert to refcount_bits=64"));
+  }
+  parts_.refcounts.set(cluster, refcount + 1);
+}
+
+// The first error counts, so how this ends is not told; the dirty bit tells of it.
+Task<void> TableEditor::undo() {
+  if (!is_marked_ || is_committed_ || !parts_.image.health.is_writable()) co_return;
+  Result<void> taken = co_await take_back().result();
+  static_cast<void>(taken.ok());
+}
+
+Task<void> TableEditor::take_back() {
+  for (ClusterRun run : std::exchange(allocated_, {})) {
+    for (uint64_t i = 0; i < run.count; ++i) {
+      const ClusterRun one{run.first + i, 1};
+      co_await parts_.allocator.take_back(one);
+    }
+  }
+  if (raises_ != 0) {
+    co_await change_refcounts(raised_table_, Change::kLower, raises_);
+    co_await parts_.write_back.flush();
+    co_await correct_active_table();
+  }
+  co_await parts_.write_back.flush();
+  co_await set_dirty(false);
+}
+
+// --- lowering
+
+Task<void> TableEditor::lower(const Table& l1, const std::vector<ClusterRun>& tables) {
+  uint64_t released = 0;
+  for (uint64_t raw : l1) {
+    const L1Entry entry(raw);
+    Table l2 = co_await read_l2(entry);
+    if (!entry.has_table()) continue;
+    for (uint64_t raw_l2 : l2) {
+      const ClusterRun run = co_await run_of(L2Entry(raw_l2));
+      if (run.count != 0) parts_.quarantine.release(run);
+      released += run.count;
+    }
+    parts_.quarantine.release(geometry_.host_cluster(entry.table()));
+    if (released < kReleasedMax) continue;
+    co_await free_released();
+    released = 0;
+  }
+  for (ClusterRun run : tables) {
+    if (run.count != 0) parts_.quarantine.release(run);
+  }
+  co_await free_released();
+}
+
+// The pointers are gone for good: the header that led to them was flushed. The round writes the
+// refcounts that are dirty by now, and hands what was released on.
+Task<void> TableEditor::free_released() {
+  co_await parts_.write_back.flush();
+  co_await parts_.quarantine.process();
+  co_await parts_.write_back.flush();
+}
+
+// --- COPIED flags
+
+Task<void> TableEditor::correct_active_table() {
+  const Header& header = parts_.image.header;
+  Table active = co_await read_table(header.l1_table, header.l1_size);
+  co_await correct_copied_flags(active);
+  co_await write_table(header.l1_table, active);
+}
+
+Task<void> TableEditor::correct_copied_flags(Table& l1) {
+  for (uint64_t& raw : l1) {
+    const L1Entry entry(raw);
+    Table l2 = co_await read_l2(entry);
+    if (!entry.has_table()) continue;
+    bool is_changed = false;
+    for (uint64_t& raw_l2 : l2) {
+      const L2Entry l2_entry(raw_l2);
+      if (!l2_entry.has_host()) continue;
+      bool flipped = co_await correct_flag(raw_l2, geometry_.host_cluster(l2_entry.host()));
+      is_changed = is_changed || flipped;
+    }
+    if (is_changed) co_await write_table(entry.table(), l2);
+    co_await correct_flag(raw, geometry_.host_cluster(entry.table()));
+  }
+}
+
+// Whether it was wrong.
+Task<bool> TableEditor::correct_flag(uint64_t& raw, ClusterIndex cluster) {
+  const uint64_t block = geometry_.refcount_block_of(cluster);
+  if (!parts_.refcounts.has_block(block)) {
+    co_await fail(
+        Error::of(ErrorKind::kCorrupt, "count cluster", geometry_.host_offset(cluster).value()));
+  }
+  co_await parts_.refcounts.load(block);
+  const uint64_t corrected = parts_.refcounts.get(cluster) == 1 ? raw | kCopied : raw & ~kCopied;
+  co_return std::exchange(raw, corrected) != corrected;
+}
+
+// --- header
+
+Task<ClusterRun> TableEditor::allocate_for(uint64_t bytes) {
+  const uint64_t count = geometry_.clusters_of(bytes);
+  if (count == 0) co_return ClusterRun{ClusterIndex(0), 0};
+  const ClusterRun place = co_await parts_.allocator.allocate_contiguous(count);
+  allocated_.push_back(place);
+  co_return place;
+}
+
+Task<void> TableEditor::write_header(uint64_t at, Bytes bytes) {
+  co_await parts_.storage.write(HostOffset(at), ConstBuffers(bytes));
+  co_await parts_.storage.flush();
+}
+
+// From now on the disk points at what was allocated and raised. A write that fails may have
+// reached the disk all the same, so nothing is undone after it either.
+Task<void> TableEditor::commit_header(uint64_t at, Bytes bytes) {
+  is_committed_ = true;
+  co_await write_header(at, bytes);
+}
+
+Task<void> TableEditor::set_dirty(bool dirty) {
+  is_marked_ = dirty;
+  if (parts_.image.header.version < 3) co_return;
+  std::vector<std::byte> field(8);
+  const uint64_t bit = dirty ? kIncompatibleDirty : 0;
+  store_be64(&field[0], parts_.image.header.incompatible_features | bit);
+  co_await write_header(kIncompatibleFeaturesAt, field);
+}
+
+}  // namespace ringdisk::qcow2

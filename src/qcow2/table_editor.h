@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// TableEditor: what changes of a whole image share (snapshots, resizing): tables read and written
+// raw, refcounts of everything that an L1 table leads to raised and lowered, COPIED flags set
+// right, and the header as the point from which on a change counts. Made by Home for one change and
+// owned by it; home shard only. The image was opened for this change alone: no queue is in use, and
+// nothing that was in memory of the active tables is right afterwards.
+//
+// What is done before the header is written points at nothing durable yet; undo() takes it back. A
+// crash in the middle leaves refcounts that are too high and COPIED flags that could be set;
+// version 3 says so by its dirty bit, set durably before and taken off at the end.
+//
+// Memory: an L1 table of each kind, one L2 table, refcount blocks up to their cache's bound.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "qcow2/write_back.h"
+
+namespace ringdisk::qcow2 {
+
+// The parts of Home that a change works with.
+struct HomeParts {
+  Image& image;
+  StorageAccess& storage;
+  RefcountBlocks& refcounts;
+  Allocator& allocator;
+  Quarantine& quarantine;
+  WriteBack& write_back;
+};
+
+// Lives on the home shard.
+using ImageEdit = std::function<Task<void>(HomeParts parts)>;
+
+class TableEditor {
+ public:
+  using Table = std::vector<uint64_t>;  // raw entries
+
+  explicit TableEditor(HomeParts parts) : parts_(parts), geometry_(parts.image.geometry) {}
+
+  StorageAccess& storage() { return parts_.storage; }
+
+  // kCorrupt where a table cannot lie there.
+  Task<Table> read_table(HostOffset at, uint64_t entries);
+  Task<void> write_table(HostOffset at, const Table& table);
+  // Clusters for a table, one behind the other; none, at offset 0, for an empty one.
+  Task<ClusterRun> allocate_for(uint64_t bytes);
+
+  // Raises the refcount of everything that `l1` leads to, durable with the next flush. kLimit: one
+  // is as high as it goes.
+  Task<void> raise(const Table& l1);
+  // After a failure: takes back what was allocated and raised, unless the header was written or
+  // the disk is what failed; then refcounts that are too high stay, and the dirty bit.
+  Task<void> undo();
+
+  // Frees what nothing durable points at any more: `runs`, and everything that `l1` leads to.
+  Task<void> lower(const Table& l1, const std::vector<ClusterRun>& runs);
+  // Sets COPIED in `l1` (not written) and in the L2 tables below it (written) exactly where the
+  // refcount is one.
+  Task<void> correct_copied_flags(Table& l1);
+  // The same for the active table, on the disk.
+  Task<void> correct_active_table();
+
+  // Everything so far to the disk.
+  Task<void> flush() { return parts_.write_back.flush(); }
+  // Fields of the header within one sector, durably. From then on nothing is undone.
+  Task<void> commit_header(uint64_t at, Bytes bytes);
+  Task<void> set_dirty(bool dirty);
+
+ private:
+  enum class Change : uint8_t { kRaise, kLower };
+
+  Task<Table> read_l2(L1Entry entry);
+  Result<ClusterRun> run_of(L2Entry entry) const;
+  // kRaise: counts in `count` what it raises. kLower: takes back the first `count` raises.
+  Task<void> change_refcounts(const Table& l1, Change change, uint64_t& count);
+  Task<void> change_run(ClusterRun run, Change change, uint64_t& count);
+  Task<void> change_one(ClusterIndex cluster, Change change);
+  Task<void> free_released();
+  Task<void> take_back();
+  Task<bool> correct_flag(uint64_t& raw, ClusterIndex cluster);
+  Task<void> write_header(uint64_t at, Bytes bytes);
+
+  const HomeParts parts_;
+  const Geometry geometry_;
+
+  bool is_marked_ = false;     // the change has begun
+  bool is_committed_ = false;  // the header was written
+  // What nothing durable points at yet.
+  std::vector<ClusterRun> allocated_;
+  Table raised_table_;
+  uint64_t raises_ = 0;
+};
+
+}  // namespace ringdisk::qcow2
