@@ -96,6 +96,9 @@ class FormatAdmin {
   // off has been zeroed with may_unmap before.
   virtual Task<void> resize(Graph& graph, std::unique_ptr<SharedStorage> storage,
                             ByteCount size) = 0;
+  // Gives up all that the image in `storage`, handled as above, holds of its own; its disk reads as
+  // its backing image does. kUnsupported: the format has no backing images.
+  virtual Task<void> make_empty(Graph& graph, std::unique_ptr<SharedStorage> storage);
   // nullopt: this format has nothing to check (qemu-img exit code 63). Reads only; `on_progress`
   // may be empty.
   virtual Task<std::optional<CheckReport>> check(
@@ -113,14 +116,25 @@ inline std::vector<std::pair<std::string, std::string>> FormatAdmin::creation_su
   return shown;
 }
 
-inline Task<void> FormatAdmin::edit_snapshots(Graph& graph, std::unique_ptr<SharedStorage> storage,
-                                              SnapshotEdit) {
+// Closes an image that its format cannot do something with, and says so.
+inline Task<void> refuse_and_close(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                                   std::string why) {
   const uint32_t node = storage->node->id();
   Result<void> closed = co_await storage->node->close().result();
   co_await std::move(closed);
-  const Error error = Error::of(ErrorKind::kUnsupported, "edit snapshots");
-  co_await fail(graph.world().diagnostics.explain(
-      error, node, "the format '" + std::string(name()) + "' has no snapshots"));
+  const Error error = Error::of(ErrorKind::kUnsupported, "edit image");
+  co_await fail(graph.world().diagnostics.explain(error, node, std::move(why)));
+}
+
+inline Task<void> FormatAdmin::edit_snapshots(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                                              SnapshotEdit) {
+  return refuse_and_close(graph, std::move(storage),
+                          "the format '" + std::string(name()) + "' has no snapshots");
+}
+
+inline Task<void> FormatAdmin::make_empty(Graph& graph, std::unique_ptr<SharedStorage> storage) {
+  return refuse_and_close(graph, std::move(storage),
+                          "the format '" + std::string(name()) + "' has no backing images");
 }
 
 }  // namespace ringdisk

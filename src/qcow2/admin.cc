@@ -5,6 +5,7 @@
 #include "qcow2/check.h"
 #include "qcow2/create.h"
 #include "qcow2/describe.h"
+#include "qcow2/empty.h"
 #include "qcow2/resize.h"
 #include "qcow2/snapshots.h"
 
@@ -64,9 +65,11 @@ class Qcow2Admin final : public FormatAdmin {
   Task<ImageDescription> describe(const World& world, SharedStorage& storage) override {
     return qcow2::describe_image(world, storage);
   }
-  Task<void> resize(Graph& graph, std::unique_ptr<SharedStorage> storage,
-                    ByteCount size) override {
+  Task<void> resize(Graph& graph, std::unique_ptr<SharedStorage> storage, ByteCount size) override {
     return qcow2::resize_image(graph, std::move(storage), size);
+  }
+  Task<void> make_empty(Graph& graph, std::unique_ptr<SharedStorage> storage) override {
+    return qcow2::empty_image(graph, std::move(storage));
   }
   Task<void> edit_snapshots(Graph& graph, std::unique_ptr<SharedStorage> storage,
                             SnapshotEdit edit) override {
