@@ -14,11 +14,33 @@ Task<void> Home::load(GuestOffset at) {
   co_await std::move(outcome);
 }
 
-Task<std::optional<Allocation>> Home::begin_allocation(GuestRange range) {
+// A change of the mapping that may need clusters. It holds nothing while freed ones are fetched:
+// its locks went with its frame.
+template <class Change>
+auto Home::perform(Change change) -> std::invoke_result_t<Change&> {
   co_await limit_dirty();
-  Result<std::optional<Allocation>> outcome = co_await guest_map_.begin_allocation(range).result();
+  auto outcome = co_await change().result();
+  for (int tries = 0; !outcome.ok() && tries < kReclaimsMax; ++tries) {
+    const bool reclaimed = co_await reclaim_after(outcome.error());
+    if (!reclaimed) break;
+    outcome = co_await change().result();
+  }
   if (!outcome.ok()) co_await note_damage(outcome.error());
   co_return std::move(outcome);
+}
+
+// After a request found no cluster: takes those that are on their way through the quarantine to its
+// end, joining a pass that is under way. False: there are none, or it is another error.
+Task<bool> Home::reclaim_after(const Error& error) {
+  if (error.kind != ErrorKind::kNoSpace || !quarantine_.is_holding()) co_return false;
+  co_await flush();
+  co_await process_quarantine();
+  co_return true;
+}
+
+Task<std::optional<Allocation>> Home::begin_allocation(GuestRange range) {
+  auto begin = [this, range] { return guest_map_.begin_allocation(range); };
+  co_return co_await perform(begin);
 }
 
 Task<void> Home::finish_allocation(Allocation allocation) {
@@ -33,17 +55,15 @@ Task<void> Home::abandon_allocation(Allocation allocation) {
 }
 
 Task<ClusterChange> Home::zero_clusters(GuestRange clusters, ZeroOptions options) {
-  co_await limit_dirty();
-  Result<ClusterChange> outcome = co_await guest_map_.zero_clusters(clusters, options).result();
-  if (!outcome.ok()) co_await note_damage(outcome.error());
+  auto change = [this, clusters, options] { return guest_map_.zero_clusters(clusters, options); };
+  Result<ClusterChange> outcome = co_await perform(change).result();
   wake_background();
   co_return std::move(outcome);
 }
 
 Task<ClusterChange> Home::discard_clusters(GuestRange clusters) {
-  co_await limit_dirty();
-  Result<ClusterChange> outcome = co_await guest_map_.discard_clusters(clusters).result();
-  if (!outcome.ok()) co_await note_damage(outcome.error());
+  auto change = [this, clusters] { return guest_map_.discard_clusters(clusters); };
+  Result<ClusterChange> outcome = co_await perform(change).result();
   wake_background();
   co_return std::move(outcome);
 }

@@ -10,6 +10,7 @@
 
 #include <memory>
 #include <optional>
+#include <type_traits>
 
 #include "async/scope.h"
 #include "qcow2/guest_map.h"
@@ -44,10 +45,16 @@ class Home {
   // Dirty slices that start a write-back, and that make allocations wait for it.
   static constexpr uint64_t kDirtySlicesWanted = 256;
   static constexpr uint64_t kDirtySlicesMax = 1024;
+  // How often a request that finds the storage full waits for clusters that are being freed. More
+  // than once, because others may be quicker to take them.
+  static constexpr int kReclaimsMax = 3;
 
   Task<void> open_writable();
   Result<void> note_tables();
   Result<void> refuse_table(const char* what, HostOffset at) const;
+  template <class Change>
+  auto perform(Change change) -> std::invoke_result_t<Change&>;
+  Task<bool> reclaim_after(const Error& error);
   Task<void> limit_dirty();
   Task<void> write_back_when_much_is_dirty();
   Task<void> free_when_something_waits();

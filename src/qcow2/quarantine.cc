@@ -26,6 +26,7 @@ void Quarantine::add(std::vector<ClusterRun>& runs, ClusterRun run) {
 }
 
 void Quarantine::removal_is_durable(const std::vector<ClusterRun>& runs) {
+  is_writing_back_ = false;
   waiting_.insert(waiting_.end(), runs.begin(), runs.end());
 }
 

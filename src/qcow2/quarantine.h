@@ -26,11 +26,17 @@ class Quarantine {
 
   void release(ClusterIndex cluster) { add(released_, {cluster, 1}); }
   void release(ClusterRun run) { add(released_, run); }
-  std::vector<ClusterRun> take_released() { return std::exchange(released_, {}); }
+  // For one write-back at a time; removal_is_durable gives them back.
+  std::vector<ClusterRun> take_released() {
+    is_writing_back_ = !released_.empty();
+    return std::exchange(released_, {});
+  }
   void removal_is_durable(const std::vector<ClusterRun>& runs);
   bool has_waiting() const { return !waiting_.empty(); }
-  // Whether a flush and a pass of process() would free anything, or a pass is under way.
-  bool is_holding() const { return !released_.empty() || !waiting_.empty() || is_processing_; }
+  // Whether a flush and a pass of process() would free anything, or either is under way.
+  bool is_holding() const {
+    return !released_.empty() || is_writing_back_ || !waiting_.empty() || is_processing_;
+  }
 
   // Takes all that wait through the rest of the way. One call at a time. kCorrupt: the refcounts of
   // the image are wrong; what that concerns stays in use. An I/O error: likewise.
@@ -49,6 +55,7 @@ class Quarantine {
   Allocator& allocator_;
   std::vector<ClusterRun> released_;
   std::vector<ClusterRun> waiting_;
+  bool is_writing_back_ = false;
   bool is_processing_ = false;
 };
 
