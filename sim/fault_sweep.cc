@@ -27,6 +27,7 @@ class FaultRun {
     };
     EXPECT_TRUE(world_.run(prepare).ok());
     faults_.requests = 0;
+    faults_.only = options_.only;
     faults_.fail_at = n;
     faults_.fail_all_after = options_.fail_all_after;
     faults_.errno_value = options_.errno_value;

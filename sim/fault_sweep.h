@@ -15,6 +15,7 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <optional>
 
 #include "sim/image_format.h"
 #include "sim/sim_storage.h"
@@ -41,7 +42,9 @@ struct DeviceFaultOptions {
   uint32_t shards = 2;
   int errno_value = EIO;
   bool fail_all_after = false;  // the disk is gone from the n-th request on
-  uint64_t step = 1;            // tries every step-th n (a drawn one first), for long workloads
+  // Count and fail requests of this kind alone.
+  std::optional<SimOperation> only;
+  uint64_t step = 1;  // tries every step-th n (a drawn one first), for long workloads
   SimDiskOptions disk = SimDiskOptions::file();
   WorkloadOptions workload;
 };

@@ -76,7 +76,8 @@ Task<size_t> Access::write_elsewhere(GuestOffset offset, ConstBuffers source) {
   const auto length = static_cast<size_t>(allocation->request.length.value());
   Result<void> filled = co_await fill_allocation(*allocation, source.slice(0, length)).result();
   if (!filled.ok()) {
-    co_await format_.abandon_allocation(*allocation);
+    Result<void> abandoned = co_await format_.abandon_allocation(*allocation).result();
+    static_cast<void>(abandoned.ok());  // what failed first is what is reported
     co_return filled.error();
   }
   co_await format_.finish_allocation(*allocation);

@@ -177,23 +177,37 @@ std::unique_ptr<GuestMap::Pending> GuestMap::take_pending(const Allocation& allo
   return std::move(node.mapped());
 }
 
-Task<void> GuestMap::finish_allocation(Allocation allocation) {
+// The slice may have left memory since the allocation began, and may not come back.
+Task<void> GuestMap::record(const Pending& pending) {
   const Geometry& geometry = image_.geometry;
-  std::unique_ptr<Pending> pending = take_pending(allocation);
   co_await image_.health.check("write");
-  Slice* slice = co_await slice_for(pending->guest_first);
-  for (uint64_t i = 0; i < pending->host.count; ++i) {
-    const uint64_t index = geometry.index_in_slice(pending->guest_first + i);
+  Slice* slice = co_await slice_for(pending.guest_first);
+  for (uint64_t i = 0; i < pending.host.count; ++i) {
+    const uint64_t index = geometry.index_in_slice(pending.guest_first + i);
     const L2Entry old = slice->load(index);
-    slice->store(index, L2Entry::owned(geometry.host_offset(pending->host.first + i)));
-    if (!pending->was_kept) release(old);
+    slice->store(index, L2Entry::owned(geometry.host_offset(pending.host.first + i)));
+    if (!pending.was_kept) release(old);
   }
   slices_.mark_dirty(*slice);
 }
 
+// Whatever happens the clusters are unlocked at the end, and have an owner or are free.
+Task<void> GuestMap::finish_allocation(Allocation allocation) {
+  std::unique_ptr<Pending> pending = take_pending(allocation);
+  Result<void> recorded = co_await record(*pending).result();
+  if (recorded.ok()) co_return;
+  Result<void> taken_back = co_await give_place_back(*pending).result();
+  static_cast<void>(taken_back.ok());  // the first error is the one that matters
+  co_await std::move(recorded);
+}
+
 Task<void> GuestMap::abandon_allocation(Allocation allocation) {
   std::unique_ptr<Pending> pending = take_pending(allocation);
-  if (!pending->was_kept) co_await allocator_.take_back(pending->host);
+  co_await give_place_back(*pending);
+}
+
+Task<void> GuestMap::give_place_back(const Pending& pending) {
+  if (!pending.was_kept) co_await allocator_.take_back(pending.host);
 }
 
 // Host clusters that an entry points at, once the entry is gone.

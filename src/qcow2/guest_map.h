@@ -55,6 +55,8 @@ class GuestMap {
   uint64_t count_kept(const Slice& slice, ClusterIndex first, uint64_t end) const;
   bool is_kept(L2Entry entry) const;
   std::unique_ptr<Pending> take_pending(const Allocation& allocation);
+  Task<void> record(const Pending& pending);
+  Task<void> give_place_back(const Pending& pending);
 
   ByteCount skip_untouched(GuestRange clusters, Removal removal) const;
   Task<ClusterChange> remove_in_slice(GuestRange clusters, Removal removal);

@@ -51,7 +51,9 @@ Task<void> Home::finish_allocation(Allocation allocation) {
 }
 
 Task<void> Home::abandon_allocation(Allocation allocation) {
-  co_await guest_map_.abandon_allocation(allocation);
+  Result<void> outcome = co_await guest_map_.abandon_allocation(allocation).result();
+  if (!outcome.ok()) co_await note_damage(outcome.error());
+  co_await std::move(outcome);
 }
 
 Task<ClusterChange> Home::zero_clusters(GuestRange clusters, ZeroOptions options) {
