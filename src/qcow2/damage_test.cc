@@ -201,6 +201,18 @@ TEST_F(DamageTest, AutoclearBitsAreClearedByAnOpenForWritingAlone) {
   EXPECT_EQ(get64(kAutoclearFeaturesAt), 0u);
 }
 
+TEST_F(DamageTest, AnOpenForWritingThatIsRefusedChangesNothing) {
+  put64(kAutoclearFeaturesAt, kAutoclearBitmaps | 1 << 9);
+  put64(kL1At, kCopied | kRefcountBlockAt);
+  sim::SimFaults writes;
+  writes.only = sim::SimOperation::kWrite;
+  disk_.set_faults(&writes);
+  EXPECT_NE(refusal(with_queue(false, &nothing)).find("an L2 table at byte"), std::string::npos);
+  EXPECT_EQ(get64(kAutoclearFeaturesAt), kAutoclearBitmaps | 1 << 9);
+  EXPECT_EQ(writes.requests, 0u);
+  disk_.set_faults(nullptr);
+}
+
 // Shared clusters, as an internal snapshot leaves them: refcount two, no COPIED flag.
 TEST_F(DamageTest, ASharedClusterIsCopiedWhenItIsWritten) {
   add_table(kDataAt);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Opening an image: header, what it may be opened for, L1 table. Tables that only a writer needs
-// are read by the home shard.
+// Opening an image: header, what it may be opened for, L1 table. Nothing is written here. Tables
+// that only a writer needs are read by the home shard, which may still refuse (home_life.cc).
 #include "qcow2/driver.h"
 
 #include "base/diagnostics.h"
@@ -28,7 +28,6 @@ class Opener {
   Task<Header> read_header();
   Task<void> select_snapshot(Header& header, std::string wanted);
   Result<void> check_writable(const Header& header) const;
-  Task<void> clear_autoclear_bits(const Header& header);
   Task<std::vector<std::byte>> read_l1_table(const Header& header);
   bool is_read_only() const { return opening_.mode.read_only || storage_.limits().read_only; }
   Error refuse(ErrorKind kind, std::string why) const {
@@ -64,19 +63,6 @@ Result<void> Opener::check_writable(const Header& header) const {
         "it read-only, or repair it with 'qemu-img check -r all'");
   }
   return {};
-}
-
-// Features that promise something about the disk's content, which writing without knowing them
-// breaks.
-Task<void> Opener::clear_autoclear_bits(const Header& header) {
-  const uint64_t bits = header.autoclear_features;
-  if (is_read_only() || opening_.mode.keep_clean || bits == 0) co_return;
-  world_.log.warning(world_.diagnostics.node_name(storage_.node_id()) +
-                     ": opened for writing, which ends what these features promise: " +
-                     names_of_features(header, FeatureSet::kAutoclear, bits));
-  std::vector<std::byte> cleared(8);
-  co_await storage_.write(HostOffset(kAutoclearFeaturesAt), ConstBuffers(Bytes(cleared)));
-  co_await storage_.flush();
 }
 
 Task<std::vector<std::byte>> Opener::read_l1_table(const Header& header) {
@@ -121,11 +107,10 @@ Task<std::unique_ptr<Image>> Opener::open() {
   const uint64_t slice_memory_max = co_await std::move(memory);
   co_await opening_.options.check_all_taken("qcow2", world_.diagnostics);
   std::vector<std::byte> l1_table = co_await read_l1_table(header);
-  co_await clear_autoclear_bits(header);
   FormatLimits format_limits;
   format_limits.cluster_size = ByteCount(header.geometry().cluster_size());
   format_limits.read_only = is_read_only();
-  const ImageOptions options{slice_memory_max};
+  const ImageOptions options{slice_memory_max, opening_.mode.keep_clean};
   co_return std::make_unique<Image>(world_, std::move(opening_.storage), std::move(header),
                                     l1_table, format_limits, options);
 }

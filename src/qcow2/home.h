@@ -52,6 +52,7 @@ class Home {
   Task<void> open_writable();
   Result<void> note_tables();
   Result<void> refuse_table(const char* what, HostOffset at) const;
+  Task<void> clear_autoclear_bits();
   template <class Change>
   auto perform(Change change) -> std::invoke_result_t<Change&>;
   Task<bool> reclaim_after(const Error& error);

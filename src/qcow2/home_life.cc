@@ -27,10 +27,12 @@ Task<std::unique_ptr<Home>> Home::open(Image& image, Shard& shard) {
   co_return std::move(home);
 }
 
+// Everything that may refuse comes before the first change of the disk.
 Task<void> Home::open_writable() {
   co_await refcounts_.open();
   co_await note_tables();
   co_await allocator_.open();
+  co_await clear_autoclear_bits();
   writer_.emplace(write_back_when_much_is_dirty());
   freer_.emplace(free_when_something_waits());
 }
@@ -72,6 +74,19 @@ Result<void> Home::note_tables() {
     }
   }
   return {};
+}
+
+// Features that promise something about the disk's content, which writing without knowing them
+// breaks.
+Task<void> Home::clear_autoclear_bits() {
+  const uint64_t bits = image_.header.autoclear_features;
+  if (image_.options.keep_clean || bits == 0) co_return;
+  image_.world.log.warning(image_.world.diagnostics.node_name(image_.node_id()) +
+                           ": opened for writing, which ends what these features promise: " +
+                           names_of_features(image_.header, FeatureSet::kAutoclear, bits));
+  std::vector<std::byte> cleared(8);
+  co_await storage_->write(HostOffset(kAutoclearFeaturesAt), ConstBuffers(Bytes(cleared)));
+  co_await storage_->flush();
 }
 
 // --- background

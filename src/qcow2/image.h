@@ -20,9 +20,10 @@
 
 namespace ringdisk::qcow2 {
 
-// What `driver=qcow2,…` may set.
+// What `driver=qcow2,…` and the open mode may set.
 struct ImageOptions {
   uint64_t slice_memory_max;  // l2-cache-size
+  bool keep_clean = false;    // OpenMode::keep_clean
 };
 
 struct Image {
