@@ -7,8 +7,12 @@
 namespace ringdisk::qcow2 {
 
 Allocator::Allocator(Image& image, StorageAccess& storage, RefcountBlocks& refcounts,
-                     MetadataMap& metadata)
-    : image_(image), storage_(storage), refcounts_(refcounts), metadata_(metadata) {}
+                     MetadataMap& metadata, const SliceCache& slices)
+    : image_(image),
+      storage_(storage),
+      refcounts_(refcounts),
+      metadata_(metadata),
+      slices_(slices) {}
 
 Task<void> Allocator::open() {
   end_ = image_.geometry.clusters_of(storage_.size().value());
@@ -44,21 +48,42 @@ Task<NewClusters> Allocator::allocate(uint64_t count) {
   if (hole) co_return co_await allocate_hole(*hole);
   Result<NewClusters> at_end = co_await allocate_at_end(count).result();
   if (at_end.ok() || at_end.error().kind != ErrorKind::kNoSpace) co_return std::move(at_end);
-  // Full: now any hole will do.
+  co_return co_await allocate_last_holes(count, at_end.error());
+}
+
+// The end is reached: now any hole will do.
+Task<NewClusters> Allocator::allocate_last_holes(uint64_t count, Error full) {
   while (free_.empty() && scanned_ < scan_end_) co_await discover();
-  hole = free_.find_any(count);
-  if (!hole) co_return at_end.error();
+  std::optional<ClusterRun> hole = free_.find_any(count);
+  if (!hole) co_return full;
   co_return co_await allocate_hole(*hole);
 }
 
+Task<NewClusters> Allocator::allocate_for_table() {
+  MutexLock lock = co_await allocating_.lock();
+  Result<NewClusters> at_end = co_await allocate_at_end(1).result();
+  if (at_end.ok() || at_end.error().kind != ErrorKind::kNoSpace) co_return std::move(at_end);
+  co_return co_await allocate_last_holes(1, at_end.error());
+}
+
 Task<ClusterIndex> Allocator::allocate_table() {
-  NewClusters place = co_await allocate(1);
+  NewClusters place = co_await allocate_for_table();
   Result<void> reserved = co_await reserve(place.run.first).result();
   if (!reserved.ok()) {
     co_await take_back(place.run);
     co_return reserved.error();
   }
+  co_await claim(place.run);
   co_return place.run.first;
+}
+
+// Clusters become a table's. Where an entry points at one, or a table lies there already, its
+// refcount of zero was wrong: guests would write over the table. Such a cluster is neither used nor
+// given back; the error ends the image as a writable one before anything points at it.
+Result<void> Allocator::claim(ClusterRun run) {
+  if (!slices_.is_pointed_at(run) && metadata_.add(run.first, run.count)) return {};
+  return Error::of(ErrorKind::kCorrupt, "allocate table",
+                   image_.geometry.host_offset(run.first).value());
 }
 
 // Where the storage cannot promise space, write-back finds out.
@@ -70,21 +95,27 @@ Task<void> Allocator::reserve(ClusterIndex cluster) {
   co_await std::move(reserved);
 }
 
-// Looks through one more refcount block for holes that were there when the image was opened.
+// Looks through one more refcount block for holes that were there when the image was opened. What
+// is not counted at all is left alone.
+//
+// A table that counts as free is damage, and the end of writing. To pass over it would save the
+// table; but refcounts that miss a table, which we can recognise, are likely to miss data, which we
+// cannot: its clusters would be given to somebody else.
 Task<void> Allocator::discover() {
   const Geometry& geometry = image_.geometry;
   const uint64_t block = geometry.refcount_block_of(ClusterIndex(scanned_));
   const uint64_t block_end = geometry.first_cluster_of_block(block + 1).value();
   const uint64_t stop = std::min(block_end, scan_end_);
-  if (!refcounts_.has_block(block)) {
-    scanned_ = stop;  // not counted at all: left alone
-    co_return;
-  }
-  co_await refcounts_.load(block);
+  const bool is_counted = refcounts_.has_block(block);
+  if (is_counted) co_await refcounts_.load(block);
   for (; scanned_ < stop; ++scanned_) {
-    ClusterIndex cluster(scanned_);
-    if (refcounts_.get(cluster) != 0 || metadata_.contains(cluster)) continue;
-    free_.add({cluster, 1});
+    const ClusterIndex cluster(scanned_);
+    if (is_counted && refcounts_.get(cluster) != 0) continue;
+    if (metadata_.contains(cluster)) {
+      co_await fail(Error::of(ErrorKind::kCorrupt, "allocate clusters",
+                              geometry.host_offset(cluster).value()));
+    }
+    if (is_counted) free_.add({cluster, 1});
   }
 }
 

@@ -5,9 +5,10 @@
 //   | holes found by discover()  | holes not looked for yet |  ours  |
 //
 // A request is served from a known hole that fits it whole, else from the file's end, so that runs
-// stay contiguous. Holes that were there at open are found in passing, one refcount block a
-// request, so that no request waits for a whole scan. What lies beyond the end at open and was
-// never given out reads as zeros on storages that grow so.
+// stay contiguous; tables from the end as long as there is room, where no entry can point yet.
+// Holes that were there at open are found in passing, one refcount block a request, so that no
+// request waits for a whole scan. What lies beyond the end at open and was never given out reads as
+// zeros on storages that grow so.
 //
 // The file is made longer ahead of its use, in large steps: then its end never lies within a sector
 // that the guest writes in parts (a crash that loses the last growth would tear it), and most
@@ -26,6 +27,7 @@
 #include "qcow2/free_clusters.h"
 #include "qcow2/metadata_map.h"
 #include "qcow2/refcount_blocks.h"
+#include "qcow2/slice_cache.h"
 
 namespace ringdisk::qcow2 {
 
@@ -36,15 +38,16 @@ struct NewClusters {
 
 class Allocator {
  public:
-  Allocator(Image& image, StorageAccess& storage, RefcountBlocks& refcounts, MetadataMap& metadata);
+  Allocator(Image& image, StorageAccess& storage, RefcountBlocks& refcounts, MetadataMap& metadata,
+            const SliceCache& slices);
 
   Task<void> open();
 
   // 1 to `count` contiguous clusters, whose refcount is one from now on (in memory). kNoSpace: the
-  // storage or the format has no room.
+  // storage or the format has no room. kCorrupt: the refcounts are not to be trusted.
   Task<NewClusters> allocate(uint64_t count);
-  // One cluster for a table, with its space on the storage: a full disk shows now, in the request
-  // that needs the table, and not when metadata is written back.
+  // One cluster for a table, in the metadata map from now on, with its space on the storage: a full
+  // disk shows now, in the request that needs the table, and not when metadata is written back.
   Task<ClusterIndex> allocate_table();
   // `count` clusters one behind the other, however many: a table that must lie in one piece.
   // Refcount one each, as above; the space is not promised.
@@ -68,6 +71,9 @@ class Allocator {
   Task<void> find_end();
   Task<void> discover();
   Task<NewClusters> allocate_hole(ClusterRun hole);
+  Task<NewClusters> allocate_last_holes(uint64_t count, Error full);
+  Task<NewClusters> allocate_for_table();
+  Result<void> claim(ClusterRun run);
   Task<NewClusters> allocate_at_end(uint64_t count);
   Task<void> extend_storage(uint64_t end);
   Task<void> reserve(ClusterIndex cluster);
@@ -82,6 +88,7 @@ class Allocator {
   StorageAccess& storage_;
   RefcountBlocks& refcounts_;
   MetadataMap& metadata_;
+  const SliceCache& slices_;
   Mutex allocating_;
   FreeClusters free_;
   uint64_t scanned_ = 0;   // clusters below were looked at, or never need to be

@@ -3,8 +3,7 @@
 // at open, what is found later, and what an open changes.
 #include <gtest/gtest.h>
 
-#include "qcow2/image_fixture_test.h"
-#include "sim/sim_world.h"
+#include "qcow2/image_stage_test.h"
 
 namespace ringdisk::qcow2 {
 namespace {
@@ -172,18 +171,88 @@ TEST_F(DamageTest, AFreedClusterWithoutARefcountIsNoticed) {
   EXPECT_EQ(get64(kIncompatibleFeaturesAt), kIncompatibleCorrupt);
 }
 
-TEST_F(DamageTest, ATableThatRefcountsCallFreeIsNotGivenOut) {
+// Refcounts that call a table free are wrong, and who knows what else they miss.
+TEST_F(DamageTest, ATableThatRefcountsCallFreeIsNotGivenOutAndEndsWriting) {
   add_table(kCopied | kDataAt);
   const std::byte none[10] = {};
   disk_.poke(kRefcountBlockAt, none);  // header, tables and the L2 table all count as free
   auto use = [](DeviceQueue& queue) -> Task<void> {
-    for (uint64_t at = 0; at < 16; ++at) co_await write_at(queue, (1 << 20) + at * kCluster);
-    co_await queue.flush();
+    for (uint64_t at = 0; at < 16; ++at) {
+      Result<void> refused = co_await write_at(queue, (1 << 20) + at * kCluster).result();
+      EXPECT_FALSE(refused.ok());
+    }
+    co_await read_at(queue, 0);
   };
   EXPECT_EQ(refusal(with_queue(false, use)), "");
+  EXPECT_EQ(get64(kIncompatibleFeaturesAt), kIncompatibleCorrupt);
   EXPECT_EQ(get64(0) >> 32, uint64_t{kMagic});
   EXPECT_EQ(get64(kL1At), kCopied | kTableAt);
   EXPECT_EQ(get64(kTableAt), kCopied | kDataAt);
+}
+
+TEST_F(DamageTest, TablesThatNoRefcountBlockCountsEndWriting) {
+  add_table(kCopied | kDataAt);
+  put64(kCluster, 0);  // the refcount table's first entry
+  auto use = [](DeviceQueue& queue) -> Task<void> {
+    Result<void> refused = co_await write_at(queue, 1 << 20).result();
+    EXPECT_FALSE(refused.ok());
+    co_await read_at(queue, 0);
+  };
+  EXPECT_EQ(refusal(with_queue(false, use)), "");
+  EXPECT_EQ(get64(kIncompatibleFeaturesAt), kIncompatibleCorrupt);
+}
+
+// An entry points at a cluster that counts as free: the next one of the file, or its only hole.
+// What the guest writes through it must never be an L2 table.
+class UncountedClusterTest : public DamageTest {
+ protected:
+  static constexpr uint64_t kTableMaps = 512 * kCluster;
+
+  static Task<void> ask_for_a_table(DeviceQueue& queue) {
+    co_await write_at(queue, 0);  // the entry is in memory
+    Result<void> refused = co_await write_at(queue, kTableMaps).result();
+    EXPECT_FALSE(refused.ok());
+    if (!refused.ok()) {
+      EXPECT_EQ(refused.error().kind, ErrorKind::kCorrupt);
+    }
+    std::vector<std::byte> bytes(512);
+    co_await queue.read(GuestOffset(0), MutableBuffers(MutableBytes(bytes)));
+    EXPECT_EQ(bytes, std::vector<std::byte>(512, std::byte{7}));
+  }
+};
+
+TEST_F(UncountedClusterTest, TheNextOneOfTheFileBecomesNoTable) {
+  add_table(kCopied | (kDataAt + kCluster));
+  EXPECT_EQ(refusal(with_queue(false, &ask_for_a_table)), "");
+  EXPECT_EQ(get64(kIncompatibleFeaturesAt), kIncompatibleCorrupt);
+  EXPECT_EQ(get64(kL1At + 8), 0u);
+}
+
+TEST_F(UncountedClusterTest, TheLastHoleOfADeviceBecomesNoTable) {
+  ImageStage stage(image_, kSize, sim::SimDiskOptions::block_device(ByteCount(8 * kCluster), 512));
+  stage.put64(kL1At, kCopied | kTableAt);
+  stage.disk.poke(kTableAt, std::vector<std::byte>(kCluster));
+  stage.put64(kTableAt, kCopied | kDataAt);
+  // Refcounts of clusters 4 to 7: the table; the hole; two that nobody uses, so that there is no
+  // room behind the end.
+  stage.put64(kRefcountBlockAt + 4 * 2, 0x0001'0000'0001'0001);
+  EXPECT_NE(stage.text_of(stage.use(&ask_for_a_table)), "");  // the close says it, too
+  EXPECT_EQ(stage.get64(kIncompatibleFeaturesAt), kIncompatibleCorrupt);
+  EXPECT_EQ(stage.get64(kL1At + 8), 0u);
+}
+
+TEST_F(DamageTest, ACompressedClusterThatLiesOnATableIsNotFreed) {
+  auto write = [](DeviceQueue& queue) { return write_at(queue, 0); };
+  auto discard = [](DeviceQueue& queue) {
+    return queue.discard(GuestRange(GuestOffset(0), ByteCount(kCluster)));
+  };
+  for (const ImageStage::Use& use : {ImageStage::Use(write), ImageStage::Use(discard)}) {
+    add_table(kCompressed | kTableAt);
+    put64(kIncompatibleFeaturesAt, 0);
+    EXPECT_NE(refusal(with_queue(false, use)), "");
+    EXPECT_EQ(get64(kIncompatibleFeaturesAt), kIncompatibleCorrupt);
+    EXPECT_EQ(get64(kTableAt), kCompressed | kTableAt);
+  }
 }
 
 TEST_F(DamageTest, ADirtyImageIsReadAndNotWritten) {

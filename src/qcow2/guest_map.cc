@@ -7,7 +7,7 @@
 namespace ringdisk::qcow2 {
 
 GuestMap::GuestMap(Image& image, SliceCache& slices, Allocator& allocator, Quarantine& quarantine,
-                   MetadataMap& metadata)
+                   const MetadataMap& metadata)
     : image_(image),
       slices_(slices),
       allocator_(allocator),
@@ -60,7 +60,6 @@ Task<void> GuestMap::ensure_own_table(uint64_t l1_index) {
 
 Task<void> GuestMap::add_table(uint64_t l1_index) {
   const ClusterIndex place = co_await allocator_.allocate_table();
-  metadata_.add(place, 1);
   slices_.add_new_table(l1_index);
   image_.l1.store(l1_index, L1Entry::owned(image_.geometry.host_offset(place)));
 }
@@ -90,13 +89,24 @@ Task<void> GuestMap::copy_table(uint64_t l1_index) {
     co_await std::move(outcome);
   }
   for (Slice* slice : held) slices_.mark_dirty(*slice);
-  metadata_.add(place, 1);
   slices_.add_new_table(l1_index);
   image_.l1.store(l1_index, L1Entry::owned(geometry.host_offset(place)));
   quarantine_.release(geometry.host_cluster(old));
 }
 
 // --- allocation
+
+// What must not be followed, nor released: it might be a table. Standard entries that point at one
+// were marked when they came into memory (SliceCache::judged), compressed ones have no bit for it.
+bool GuestMap::is_invalid(L2Entry entry) const {
+  if (entry.kind(image_.geometry, image_.has_zero_flag()) == EntryKind::kInvalid) return true;
+  if (!entry.is_compressed()) return false;
+  const ClusterRun run = host_clusters_of(entry, image_.geometry);
+  for (uint64_t i = 0; i < run.count; ++i) {
+    if (metadata_.contains(run.first + i)) return true;
+  }
+  return false;
+}
 
 bool GuestMap::is_kept(L2Entry entry) const {
   return entry.kind(image_.geometry, image_.has_zero_flag()) == EntryKind::kZero &&
@@ -108,7 +118,7 @@ uint64_t GuestMap::count_placeless(const Slice& slice, ClusterIndex first, uint6
   uint64_t count = 0;
   for (; first.value() + count < end; ++count) {
     L2Entry entry = slice.load(image_.geometry.index_in_slice(first + count));
-    if (entry.kind(image_.geometry, image_.has_zero_flag()) == EntryKind::kInvalid) break;
+    if (is_invalid(entry)) break;
     if (entry.is_writable_in_place() || is_kept(entry)) break;
   }
   return count;
@@ -131,9 +141,7 @@ Task<void> GuestMap::choose_place(Pending& pending, uint64_t end, Slice& slice) 
   const Geometry& geometry = image_.geometry;
   const ClusterIndex first = pending.guest_first;
   const L2Entry entry = slice.load(geometry.index_in_slice(first));
-  if (entry.kind(geometry, image_.has_zero_flag()) == EntryKind::kInvalid) {
-    co_await fail(corrupt_at(first));
-  }
+  if (is_invalid(entry)) co_await fail(corrupt_at(first));
   pending.was_kept = is_kept(entry);
   if (pending.was_kept) {
     pending.host = {geometry.host_cluster(entry.host()), count_kept(slice, first, end)};
@@ -212,14 +220,9 @@ Task<void> GuestMap::give_place_back(const Pending& pending) {
 
 // Host clusters that an entry points at, once the entry is gone.
 void GuestMap::release(L2Entry entry) {
-  const Geometry& geometry = image_.geometry;
-  if (entry.kind(geometry, image_.has_zero_flag()) == EntryKind::kInvalid) return;
-  if (entry.has_host()) quarantine_.release(geometry.host_cluster(entry.host()));
-  if (!entry.is_compressed()) return;
-  const CompressedPlace place = entry.compressed_place(geometry);
-  const ClusterIndex first = geometry.host_cluster(place.offset);
-  const ClusterIndex last = geometry.host_cluster(place.offset + place.length - ByteCount(1));
-  for (uint64_t i = 0; i <= last - first; ++i) quarantine_.release(first + i);
+  if (is_invalid(entry)) return;
+  const ClusterRun run = host_clusters_of(entry, image_.geometry);
+  if (run.count != 0) quarantine_.release(run);
 }
 
 }  // namespace ringdisk::qcow2

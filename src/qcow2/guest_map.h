@@ -22,7 +22,7 @@ namespace ringdisk::qcow2 {
 class GuestMap {
  public:
   GuestMap(Image& image, SliceCache& slices, Allocator& allocator, Quarantine& quarantine,
-           MetadataMap& metadata);
+           const MetadataMap& metadata);
   ~GuestMap();
 
   // As FormatQueue has them.
@@ -53,6 +53,7 @@ class GuestMap {
   Task<void> choose_place(Pending& pending, uint64_t end, Slice& slice);
   uint64_t count_placeless(const Slice& slice, ClusterIndex first, uint64_t end) const;
   uint64_t count_kept(const Slice& slice, ClusterIndex first, uint64_t end) const;
+  bool is_invalid(L2Entry entry) const;
   bool is_kept(L2Entry entry) const;
   std::unique_ptr<Pending> take_pending(const Allocation& allocation);
   Task<void> record(const Pending& pending);
@@ -70,7 +71,7 @@ class GuestMap {
   SliceCache& slices_;
   Allocator& allocator_;
   Quarantine& quarantine_;
-  MetadataMap& metadata_;
+  const MetadataMap& metadata_;
   RangeLock clusters_;  // guest clusters whose mapping is being changed
   RangeLock tables_;    // L1 indexes
   std::unordered_map<uint64_t, std::unique_ptr<Pending>> pending_;

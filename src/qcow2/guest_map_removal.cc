@@ -61,7 +61,7 @@ Result<bool> GuestMap::apply_removal(Slice& slice, ClusterIndex first, uint64_t 
   for (ClusterIndex guest = first; guest.value() < end; guest = guest + 1) {
     const uint64_t index = geometry.index_in_slice(guest);
     const L2Entry old = slice.load(index);
-    if (old.kind(geometry, image_.has_zero_flag()) == EntryKind::kInvalid) return corrupt_at(guest);
+    if (is_invalid(old)) return corrupt_at(guest);
     const L2Entry changed = entry_after(old, removal);
     if (changed.raw() == old.raw()) continue;
     changes = true;

@@ -12,7 +12,7 @@ Home::Home(Image& image, std::unique_ptr<StorageAccess> storage)
       storage_(std::move(storage)),
       slices_(image, *storage_, metadata_),
       refcounts_(image, *storage_),
-      allocator_(image, *storage_, refcounts_, metadata_),
+      allocator_(image, *storage_, refcounts_, metadata_, slices_),
       quarantine_(image, *storage_, refcounts_, allocator_),
       write_back_(image, *storage_, slices_, refcounts_, allocator_, quarantine_),
       guest_map_(image, slices_, allocator_, quarantine_, metadata_) {}

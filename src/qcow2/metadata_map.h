@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // MetadataMap: the host clusters that hold tables: header, L1 table, refcount table and blocks, L2
 // tables of the active L1 table, the start of the snapshot table. What a damaged or hostile image
-// might make us overwrite: an L2 entry that points here is rejected, and the allocator does not
-// hand these clusters out whatever their refcount says. Home shard only, and only where the image
-// is writable. Memory: about 40 bytes a table.
+// might make us overwrite: an L2 entry that points here is rejected when it comes into memory, a
+// cluster that one in memory points at does not come here (Allocator::claim), and the allocator
+// does not hand these clusters out whatever their refcount says. Home shard only, and only where
+// the image is writable. Memory: about 40 bytes a table.
 #pragma once
 
 #include <algorithm>

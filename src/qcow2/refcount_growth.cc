@@ -21,18 +21,15 @@ Task<void> Allocator::ensure_block(uint64_t block) {
   }
   co_await check_room(end_ + 1);
   const ClusterIndex place(end_);
-  if (metadata_.contains(place)) {
-    co_await fail(
-        Error::of(ErrorKind::kCorrupt, "allocate clusters", end_ << geometry.cluster_bits()));
-  }
   // What may fail comes before anything changes.
   const uint64_t bytes = (end_ + 1) << geometry.cluster_bits();
   if (storage_.limits().grows && storage_.size().value() < bytes) {
     co_await extend_storage(end_ + 1);
   }
   co_await reserve(place);
+  const ClusterRun run{place, 1};
+  co_await claim(run);
   ++end_;
-  metadata_.add(place, 1);
   refcounts_.add_block(block, geometry.host_offset(place));
   const uint64_t counted_by = geometry.refcount_block_of(place);
   if (counted_by != block) co_await ensure_block(counted_by);
@@ -71,8 +68,9 @@ Task<void> Allocator::grow_table(uint64_t block) {
   const ClusterRun old{geometry.host_cluster(refcounts_.table_place()),
                        old_entries / geometry.refcount_table_entries(1)};
   const ClusterIndex place(end_);
+  const ClusterRun run{place, clusters};
+  co_await claim(run);
   end_ += clusters;
-  metadata_.add(place, clusters);
   refcounts_.move_table(geometry.host_offset(place), entries);
   replaced_tables_.push_back(old);
   for (uint64_t i = 0; i < clusters; ++i) {

@@ -80,13 +80,28 @@ Task<void> SliceCache::load(uint64_t number) {
   }
 }
 
-std::unique_ptr<Slice> SliceCache::make_slice(uint64_t number, Bytes bytes) const {
+std::unique_ptr<Slice> SliceCache::make_slice(uint64_t number, Bytes bytes) {
   auto slice = std::make_unique<Slice>(number, image_.geometry.slice_entries());
   for (uint64_t i = 0; i < image_.geometry.slice_entries(); ++i) {
     L2Entry entry = judged(L2Entry(load_be64(&bytes[i * kEntryBytes])));
     slice->entries[i].store(entry.raw(), std::memory_order_relaxed);
+    const ClusterRun run = host_clusters_of(entry, image_.geometry);
+    pointed_end_ = std::max(pointed_end_, run.first.value() + run.count);
   }
   return slice;
+}
+
+bool SliceCache::is_pointed_at(ClusterRun run) const {
+  if (run.first.value() >= pointed_end_) return false;
+  for (const auto& [number, slice] : owned_) {
+    for (uint64_t i = 0; i < image_.geometry.slice_entries(); ++i) {
+      const ClusterRun there = host_clusters_of(slice->load(i), image_.geometry);
+      const bool is_apart = there.first.value() + there.count <= run.first.value() ||
+                            run.first.value() + run.count <= there.first.value();
+      if (!is_apart) return true;
+    }
+  }
+  return false;
 }
 
 // On the disk our own bits are reserved ones, so an entry that has them is as invalid as one that

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "async/range_lock.h"
+#include "qcow2/host_clusters.h"
 #include "qcow2/image.h"
 #include "qcow2/metadata_map.h"
 #include "qcow2/slice_eviction.h"
@@ -35,6 +36,11 @@ class SliceCache {
   void mark_dirty(Slice& slice);
   uint64_t dirty_count() const { return dirty_.size(); }
   uint64_t count() const { return eviction_.count(); }
+
+  // Whether an entry in memory points at one of these clusters, which are about to become a
+  // table's. Those that come into memory later are judged when they do. Costs nothing for clusters
+  // behind all that was ever pointed at, as a file's end is; else a look at every entry in memory.
+  bool is_pointed_at(ClusterRun run) const;
 
   // The table of this L1 index has just been given a place.
   void add_new_table(uint64_t l1_index) { new_tables_.insert(l1_index); }
@@ -55,7 +61,7 @@ class SliceCache {
 
   Task<void> load(uint64_t number);
   uint64_t slices_to_load(uint64_t number) const;
-  std::unique_ptr<Slice> make_slice(uint64_t number, Bytes bytes) const;
+  std::unique_ptr<Slice> make_slice(uint64_t number, Bytes bytes);
   L2Entry judged(L2Entry entry) const;
   void insert(std::unique_ptr<Slice> slice);
   void make_room();
@@ -70,6 +76,7 @@ class SliceCache {
   std::deque<Retired> retired_;
   std::vector<Slice*> dirty_;
   std::set<uint64_t> new_tables_;
+  uint64_t pointed_end_ = 0;  // behind the last host cluster that an entry on the disk pointed at
 };
 
 }  // namespace ringdisk::qcow2
