@@ -136,6 +136,28 @@ Task<void> zeroes_read_as_zeros(Run& run, DeviceNode&, DeviceQueue& queue) {
   co_await check_all(run, queue);
 }
 
+// What is refused as not fast has changed nothing: the model does not hear of it.
+Task<void> zero_fast(Run& run, DeviceQueue& queue, GuestRange range) {
+  ZeroOptions options;
+  options.fast_only = true;
+  Result<void> done = co_await queue.write_zeroes(range, options).result();
+  if (!done.ok()) {
+    expect_error(done, ErrorKind::kUnsupported, "fast zeroes");
+    co_return;
+  }
+  uint64_t change =
+      run.model.begin_zero(range.offset.value(), range.length.value(), false, run.log.events());
+  run.model.end(change, true, run.log.events());
+}
+Task<void> fast_zeroes_are_zeros_or_refused(Run& run, DeviceNode&, DeviceQueue& queue) {
+  co_await write(run, queue, range_of(0, kDiskBytes));
+  co_await zero_fast(run, queue, range_of(1000, 200'000));
+  co_await zero_fast(run, queue, range_of(2 << 20, 65'536));
+  co_await zero_fast(run, queue, range_of(300'100, 77));
+  co_await zero_fast(run, queue, range_of(kDiskBytes - 5000, 5000));
+  co_await check_all(run, queue);
+}
+
 Task<void> discards_leave_zeros_or_what_was_there(Run& run, DeviceNode&, DeviceQueue& queue) {
   co_await write(run, queue, range_of(0, 1 << 20));
   for (uint64_t i = 0; i < 20; ++i) {
@@ -321,6 +343,7 @@ constexpr NamedClause kClauses[] = {
     {"WorksUpToTheLastByte", &works_up_to_the_last_byte},
     {"TakesLargeRequests", &takes_large_requests},
     {"ZeroesReadAsZeros", &zeroes_read_as_zeros},
+    {"FastZeroesAreZerosOrRefused", &fast_zeroes_are_zeros_or_refused},
     {"DiscardsLeaveZerosOrWhatWasThere", &discards_leave_zeros_or_what_was_there},
     {"RefusesWhatLiesPastTheEnd", &refuses_what_lies_past_the_end},
     {"RefusesTooLargeRequests", &refuses_too_large_requests},

@@ -34,8 +34,14 @@ ImageFormat used_raw_device() {
 SimDiskOptions device_with_blocks(uint32_t block_size) {
   return SimDiskOptions::block_device(ByteCount(kContractDiskBytes), block_size);
 }
+SimDiskOptions device_without_fast_zero() {
+  SimDiskOptions options = device_with_blocks(4096);
+  options.fast_zero = false;
+  return options;
+}
 
 RINGDISK_DEVICE_CONTRACT(raw_in_a_file, raw_image(), SimDiskOptions::file());
+RINGDISK_DEVICE_CONTRACT(raw_without_fast_zero, used_raw_device(), device_without_fast_zero());
 RINGDISK_DEVICE_CONTRACT(raw_on_512, used_raw_device(), device_with_blocks(512));
 RINGDISK_DEVICE_CONTRACT(raw_on_4096, used_raw_device(), device_with_blocks(4096));
 

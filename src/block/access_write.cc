@@ -158,13 +158,18 @@ Task<void> Access::write_zeroes(GuestRange range, ZeroOptions options) {
   }
   GuestRange clusters = whole_clusters(range);
   if (clusters.empty()) {
+    if (options.fast_only && !is_known_zero(range)) {
+      // Nothing but writing zeros out.
+      co_await fail(Error::of(ErrorKind::kUnsupported, "write zeroes", range.offset.value()));
+    }
     co_await zero_edge(range);
     co_return;
   }
+  // The middle first: where it is refused as not fast, nothing has been written.
+  co_await zero_clusters(clusters, options);
   if (range.offset < clusters.offset) {
     co_await zero_edge(GuestRange::between(range.offset, clusters.offset));
   }
-  co_await zero_clusters(clusters, options);
   if (clusters.end() < range.end()) {
     co_await zero_edge(GuestRange::between(clusters.end(), range.end()));
   }

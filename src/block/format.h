@@ -122,7 +122,7 @@ class FormatQueue {
   virtual Task<void> abandon_allocation(const Allocation& allocation) = 0;
 
   // Whole clusters (the last one may be cut by the disk's end) read as zeros afterwards. Only where
-  // !maps_directly.
+  // !maps_directly. kUnsupported: this image cannot, nowhere; nothing has changed.
   virtual Task<ClusterChange> zero_clusters(GuestRange clusters, ZeroOptions options) = 0;
   // Whole clusters are given back; they read as zeros, or as the backing image, as the format has
   // it.

@@ -39,8 +39,10 @@ struct WriteOptions {
 };
 
 struct ZeroOptions {
-  bool may_unmap = true;   // the storage may become a hole there
-  bool fast_only = false;  // fail with kUnsupported rather than write zeros out
+  bool may_unmap = true;  // the storage may become a hole there
+  // Fail with kUnsupported, and change nothing, where it would be no faster than writing zeros out.
+  // Edges of less than a block or cluster around a fast middle are written.
+  bool fast_only = false;
   bool fua = false;
 };
 

@@ -189,13 +189,17 @@ Task<void> StorageAccess::zero_guarded(HostRange range, ZeroOptions options) {
 Task<void> StorageAccess::zero_with_edges(HostRange range, ZeroOptions options) {
   HostRange blocks = range.narrowed(limits_.block_size);
   if (blocks.empty()) {
+    if (options.fast_only) {
+      co_await fail(at_node(Error::of(ErrorKind::kUnsupported, "write zeroes"), node_id()));
+    }
     co_await write_out_zeroes(range, options.fua);
     co_return;
   }
+  // The middle first: where it is refused as not fast, nothing has been written.
+  co_await queue_->write_zeroes(blocks, options);
   if (range.offset < blocks.offset) {
     co_await write_out_zeroes(HostRange::between(range.offset, blocks.offset), options.fua);
   }
-  co_await queue_->write_zeroes(blocks, options);
   if (blocks.end() < range.end()) {
     co_await write_out_zeroes(HostRange::between(blocks.end(), range.end()), options.fua);
   }
