@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "qcow2/damage.h"
+
 namespace ringdisk::qcow2 {
 
 Allocator::Allocator(Image& image, StorageAccess& storage, RefcountBlocks& refcounts,
@@ -82,8 +84,7 @@ Task<ClusterIndex> Allocator::allocate_table() {
 // given back; the error ends the image as a writable one before anything points at it.
 Result<void> Allocator::claim(ClusterRun run) {
   if (!slices_.is_pointed_at(run) && metadata_.add(run.first, run.count)) return {};
-  return Error::of(ErrorKind::kCorrupt, "allocate table",
-                   image_.geometry.host_offset(run.first).value());
+  return used_free_cluster(image_, run.first);
 }
 
 // Where the storage cannot promise space, write-back finds out.
@@ -111,10 +112,7 @@ Task<void> Allocator::discover() {
   for (; scanned_ < stop; ++scanned_) {
     const ClusterIndex cluster(scanned_);
     if (is_counted && refcounts_.get(cluster) != 0) continue;
-    if (metadata_.contains(cluster)) {
-      co_await fail(Error::of(ErrorKind::kCorrupt, "allocate clusters",
-                              geometry.host_offset(cluster).value()));
-    }
+    if (metadata_.contains(cluster)) co_await fail(used_free_cluster(image_, cluster));
     if (is_counted) free_.add({cluster, 1});
   }
 }
@@ -214,10 +212,7 @@ Task<void> Allocator::take_back(ClusterRun run) {
   co_await refcounts_.load(image_.geometry.refcount_block_of(run.first));
   for (uint64_t i = 0; i < run.count; ++i) {
     // A damaged image's second pointer at a cluster may have freed it under its new owner.
-    if (refcounts_.get(run.first + i) != 1) {
-      co_await fail(Error::of(ErrorKind::kCorrupt, "take back clusters",
-                              image_.geometry.host_offset(run.first + i).value()));
-    }
+    if (refcounts_.get(run.first + i) != 1) co_await fail(low_refcount(image_, run.first + i));
     refcounts_.set(run.first + i, 0);
     add_free({run.first + i, 1});
   }

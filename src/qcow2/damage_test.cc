@@ -137,6 +137,10 @@ TEST_F(DamageTest, ACompressedClusterOfGarbageIsAnErrorAndNoDamageOfTables) {
   };
   EXPECT_EQ(refusal(with_queue(false, use)), "");
   EXPECT_EQ(get64(kIncompatibleFeaturesAt), 0u);
+  auto read_first = [](DeviceQueue& queue) { return read_at(queue, 0); };
+  EXPECT_EQ(refusal(with_queue(true, read_first)),
+            "disk.qcow2: the compressed cluster of L2 entry 0 of L1 entry 0 (guest offset 0), at "
+            "byte 20480, cannot be decompressed");
 }
 
 TEST_F(DamageTest, L1EntriesThatBreakTheSpecificationAreErrors) {
@@ -145,6 +149,64 @@ TEST_F(DamageTest, L1EntriesThatBreakTheSpecificationAreErrors) {
     put64(kIncompatibleFeaturesAt, 0);
     EXPECT_EQ(refusal(with_queue(false, &expect_damage_at_0)), "");
   }
+}
+
+// --- what a person reads
+
+constexpr const char* kAdvice = "; run 'ringdisk check disk.qcow2'";
+
+TEST_F(DamageTest, MessagesNameTheEntryAndSayWhatToDo) {
+  auto read_first = [](DeviceQueue& queue) { return read_at(queue, 0); };
+  auto read_later = [](DeviceQueue& queue) { return read_at(queue, (2 << 20) + 7 * kCluster); };
+  put64(kL1At + 8, kCopied | 1);
+  EXPECT_EQ(refusal(with_queue(true, read_later)),
+            std::string("disk.qcow2: L1 entry 1 (guest offset 2097152) is damaged") + kAdvice);
+  put64(kL1At + 8, kCopied | kTableAt);
+  disk_.poke(kTableAt, std::vector<std::byte>(kCluster));
+  put64(kTableAt + 7 * 8, kCopied | kDataAt | 512);
+  EXPECT_EQ(refusal(with_queue(true, read_later)),
+            std::string("disk.qcow2: L2 entry 7 of L1 entry 1 (guest offset 2125824) is damaged") +
+                kAdvice);
+  put64(kL1At, kCopied | uint64_t{1} << 40);
+  EXPECT_EQ(refusal(with_queue(true, read_first)),
+            std::string("disk.qcow2: the L2 table of L1 entry 0 (guest offset 0), at byte "
+                        "1099511627776, lies beyond the end of the file") +
+                kAdvice);
+}
+
+TEST_F(DamageTest, AWriteThatComesTooLateSaysWhy) {
+  add_table(kCopied | kDataAt | 8);
+  auto write_twice = [](DeviceQueue& queue) -> Task<void> {
+    Result<void> first = co_await write_at(queue, 0).result();
+    EXPECT_FALSE(first.ok());
+    co_await write_at(queue, 1 << 20);
+  };
+  EXPECT_EQ(
+      refusal(with_queue(false, write_twice)),
+      std::string("disk.qcow2: the image is damaged and read-only since that was found") + kAdvice);
+}
+
+TEST_F(DamageTest, AClusterThatIsCountedTooLittleIsNamed) {
+  add_table(kCopied | kDataAt);
+  const std::byte none[10] = {};
+  disk_.poke(kRefcountBlockAt, none);
+  auto write_elsewhere = [](DeviceQueue& queue) { return write_at(queue, 1 << 20); };
+  EXPECT_EQ(
+      refusal(with_queue(false, write_elsewhere)),
+      std::string("disk.qcow2: the cluster at byte 0 counts as free but is in use") + kAdvice);
+}
+
+TEST_F(DamageTest, AReadThatFailsSaysWhichTableItWasFor) {
+  add_table(kCopied | kDataAt);
+  sim::SimFaults faults;
+  faults.only = sim::SimOperation::kRead;
+  faults.fail_at = 2;  // behind header and L1 table
+  disk_.set_faults(&faults);
+  auto read_first = [](DeviceQueue& queue) { return read_at(queue, 0); };
+  EXPECT_EQ(refusal(with_queue(true, read_first)),
+            "disk.qcow2: the L2 table of L1 entry 0 (guest offset 0), at byte 16384, cannot be "
+            "read: Input/output error");
+  disk_.set_faults(nullptr);
 }
 
 TEST_F(DamageTest, TablesOnTablesOrBeyondTheEndRefuseWriting) {

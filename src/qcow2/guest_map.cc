@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "qcow2/damage.h"
+
 namespace ringdisk::qcow2 {
 
 GuestMap::GuestMap(Image& image, SliceCache& slices, Allocator& allocator, Quarantine& quarantine,
@@ -16,15 +18,11 @@ GuestMap::GuestMap(Image& image, SliceCache& slices, Allocator& allocator, Quara
 
 GuestMap::~GuestMap() { CHECK(pending_.empty()); }
 
-Error GuestMap::corrupt_at(ClusterIndex guest) const {
-  return Error::of(ErrorKind::kCorrupt, "map", image_.geometry.guest_offset(guest).value());
-}
-
 // The slice that maps `guest`, whose table exists.
 Task<Slice*> GuestMap::slice_for(ClusterIndex guest) {
   const Geometry& geometry = image_.geometry;
   const L1Entry table = image_.l1.load(geometry.l1_index(guest));
-  if (!table.is_valid(geometry) || !table.has_table()) co_return corrupt_at(guest);
+  if (!table.is_valid(geometry) || !table.has_table()) co_return damaged_mapping(image_, guest);
   co_return co_await slices_.get(geometry.slice_of(guest));
 }
 
@@ -36,7 +34,7 @@ Task<void> GuestMap::load(GuestOffset at) {
   Slice* slice = co_await slice_for(guest);
   const L2Entry entry = slice->load(geometry.index_in_slice(guest));
   if (entry.kind(geometry, image_.has_zero_flag()) == EntryKind::kInvalid) {
-    co_await fail(corrupt_at(guest));
+    co_await fail(damaged_mapping(image_, guest));
   }
 }
 
@@ -49,7 +47,7 @@ Task<void> GuestMap::ensure_own_table(uint64_t l1_index) {
   co_await guard.acquired();
   const L1Entry table = image_.l1.load(l1_index);
   if (!table.is_valid(image_.geometry)) {
-    co_await fail(corrupt_at(image_.geometry.first_cluster_of(l1_index)));
+    co_await fail(damaged_mapping(image_, image_.geometry.first_cluster_of(l1_index)));
   }
   if (!table.has_table()) {
     co_await add_table(l1_index);
@@ -141,7 +139,7 @@ Task<void> GuestMap::choose_place(Pending& pending, uint64_t end, Slice& slice) 
   const Geometry& geometry = image_.geometry;
   const ClusterIndex first = pending.guest_first;
   const L2Entry entry = slice.load(geometry.index_in_slice(first));
-  if (is_invalid(entry)) co_await fail(corrupt_at(first));
+  if (is_invalid(entry)) co_await fail(damaged_mapping(image_, first));
   pending.was_kept = is_kept(entry);
   if (pending.was_kept) {
     pending.host = {geometry.host_cluster(entry.host()), count_kept(slice, first, end)};
@@ -163,7 +161,7 @@ Task<std::optional<Allocation>> GuestMap::begin_allocation(GuestRange range) {
   const uint64_t end = std::min(range_end, slice_end);
   auto pending = std::make_unique<Pending>(clusters_, first, end);
   co_await pending->guard.acquired();
-  co_await image_.health.check("write");
+  co_await check_writable(image_, "write");
   co_await ensure_own_table(geometry.l1_index(first));
   Slice* slice = co_await slice_for(first);
   co_await choose_place(*pending, end, *slice);
@@ -188,7 +186,7 @@ std::unique_ptr<GuestMap::Pending> GuestMap::take_pending(const Allocation& allo
 // The slice may have left memory since the allocation began, and may not come back.
 Task<void> GuestMap::record(const Pending& pending) {
   const Geometry& geometry = image_.geometry;
-  co_await image_.health.check("write");
+  co_await check_writable(image_, "write");
   Slice* slice = co_await slice_for(pending.guest_first);
   for (uint64_t i = 0; i < pending.host.count; ++i) {
     const uint64_t index = geometry.index_in_slice(pending.guest_first + i);

@@ -65,7 +65,6 @@ class GuestMap {
                              bool only_look);
   L2Entry entry_after(L2Entry entry, Removal removal) const;
   void release(L2Entry entry);
-  Error corrupt_at(ClusterIndex guest) const;
 
   Image& image_;
   SliceCache& slices_;

@@ -14,6 +14,7 @@
 // zeroing is refused (the caller writes zeros) and discarding leaves everything as it is.
 #include <algorithm>
 
+#include "qcow2/damage.h"
 #include "qcow2/guest_map.h"
 
 namespace ringdisk::qcow2 {
@@ -61,7 +62,7 @@ Result<bool> GuestMap::apply_removal(Slice& slice, ClusterIndex first, uint64_t 
   for (ClusterIndex guest = first; guest.value() < end; guest = guest + 1) {
     const uint64_t index = geometry.index_in_slice(guest);
     const L2Entry old = slice.load(index);
-    if (is_invalid(old)) return corrupt_at(guest);
+    if (is_invalid(old)) return damaged_mapping(image_, guest);
     const L2Entry changed = entry_after(old, removal);
     if (changed.raw() == old.raw()) continue;
     changes = true;
@@ -84,7 +85,7 @@ Task<ClusterChange> GuestMap::remove_in_slice(GuestRange clusters, Removal remov
 
   RangeGuard guard(clusters_, first.value(), end);
   co_await guard.acquired();
-  co_await image_.health.check("zero clusters");
+  co_await check_writable(image_, "zero clusters");
   const uint64_t l1_index = geometry.l1_index(first);
   if (image_.l1.load(l1_index).raw() == 0) {
     if (removal == Removal::kDiscard || !image_.header.has_backing) co_return change;

@@ -91,7 +91,7 @@ Task<void> Home::note_damage(Error error) {
   if (!image_.health.mark_corrupt()) co_return;
   error.node = image_.node_id();
   image_.world.log.warning(image_.world.diagnostics.describe(error) +
-                           "; the image is damaged and read-only from now on");
+                           "; the image is read-only from now on");
   if (image_.header.version < 3) co_return;
   Result<void> marked = co_await set_corrupt_bit().result();
   if (marked.ok()) co_return;

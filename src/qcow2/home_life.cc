@@ -3,6 +3,7 @@
 // background, the close.
 #include "base/diagnostics.h"
 #include "base/log.h"
+#include "qcow2/damage.h"
 #include "qcow2/home.h"
 
 namespace ringdisk::qcow2 {
@@ -43,7 +44,8 @@ Result<void> Home::refuse_table(const char* what, HostOffset at) const {
                                               std::to_string(at.value()) +
                                               " lies on another table or beyond the end of the "
                                               "file; the image is damaged and cannot be "
-                                              "opened for writing");
+                                              "opened for writing" +
+                                              advice(image_));
 }
 
 // Where all tables lie. Two at one place would overwrite each other, so such an image is not

@@ -4,15 +4,9 @@
 
 #include <algorithm>
 
+#include "qcow2/damage.h"
+
 namespace ringdisk::qcow2 {
-namespace {
-
-Error wrong_refcount(const Geometry& geometry, ClusterIndex cluster) {
-  return Error::of(ErrorKind::kCorrupt, "free cluster", geometry.host_offset(cluster).value());
-}
-
-}  // namespace
-
 Quarantine::Quarantine(Image& image, StorageAccess& storage, RefcountBlocks& refcounts,
                        Allocator& allocator)
     : image_(image), storage_(storage), refcounts_(refcounts), allocator_(allocator) {}
@@ -58,10 +52,10 @@ Task<void> Quarantine::count_down(ClusterRun run, std::vector<ClusterRun>& last)
   for (uint64_t i = 0; i < run.count; ++i) {
     const ClusterIndex cluster = run.first + i;
     const uint64_t block = geometry.refcount_block_of(cluster);
-    if (!refcounts_.has_block(block)) co_await fail(wrong_refcount(geometry, cluster));
+    if (!refcounts_.has_block(block)) co_await fail(low_refcount(image_, cluster));
     co_await refcounts_.load(block);
     const uint64_t refcount = refcounts_.get(cluster);
-    if (refcount == 0) co_await fail(wrong_refcount(geometry, cluster));
+    if (refcount == 0) co_await fail(low_refcount(image_, cluster));
     if (refcount == 1) {
       add(last, {cluster, 1});
     } else {
@@ -93,7 +87,7 @@ Task<void> Quarantine::set_free(ClusterRun run) {
     const ClusterIndex cluster = run.first + i;
     co_await refcounts_.load(geometry.refcount_block_of(cluster));
     // Two pointers at a cluster that was counted once.
-    if (refcounts_.get(cluster) != 1) co_await fail(wrong_refcount(geometry, cluster));
+    if (refcounts_.get(cluster) != 1) co_await fail(low_refcount(image_, cluster));
     refcounts_.set(cluster, 0);
     allocator_.add_free({cluster, 1});
   }

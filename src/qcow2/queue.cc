@@ -2,6 +2,9 @@
 // The queue: lookups here, changes at home, and compressed clusters read in place.
 #include "qcow2/queue.h"
 
+#include "base/diagnostics.h"
+#include "qcow2/damage.h"
+
 namespace ringdisk::qcow2 {
 
 Qcow2Queue::Qcow2Queue(Image& image, Home& home, Shard& home_shard, Shard& shard,
@@ -91,7 +94,7 @@ Task<void> Qcow2Queue::read_compressed(GuestOffset at, MutableBytes target) {
   const L2Entry entry = co_await pinned_entry(geometry.guest_cluster(at), pin);
   switch (entry.kind(geometry, image_.has_zero_flag())) {
     case EntryKind::kInvalid:
-      co_await fail(Error::of(ErrorKind::kCorrupt, "read", at.value()));
+      co_await fail(damaged_mapping(image_, geometry.guest_cluster(at)));
       break;
     case EntryKind::kUnallocated:
     case EntryKind::kZero:
@@ -101,21 +104,21 @@ Task<void> Qcow2Queue::read_compressed(GuestOffset at, MutableBytes target) {
       co_await storage_->read(entry.host(), MutableBuffers(target));
       break;
     case EntryKind::kCompressed:
-      co_await read_stream(entry.compressed_place(geometry), target);
+      co_await read_stream(geometry.guest_cluster(at), entry.compressed_place(geometry), target);
       break;
   }
 }
 
-Task<void> Qcow2Queue::read_stream(CompressedPlace place, MutableBytes target) {
+Task<void> Qcow2Queue::read_stream(ClusterIndex guest, CompressedPlace place, MutableBytes target) {
   const auto length = static_cast<size_t>(place.length.value());
   Buffer buffer = shard_.buffers().take(length);
   co_await storage_->read(place.offset, MutableBuffers(buffer.first(length)));
   Result<void> decompressed = decompress(buffer.first(length), target);
   if (decompressed.ok()) co_return;
-  Error error = decompressed.error();
-  error.offset = place.offset.value();
-  error.node = image_.node_id();
-  co_await fail(error);
+  if (decompressed.error().kind == ErrorKind::kCorrupt) {
+    co_await fail(damaged_stream(image_, guest, place.offset));
+  }
+  co_await fail(at_node(decompressed.error(), image_.node_id()));
 }
 
 Result<void> Qcow2Queue::decompress(Bytes stream, MutableBytes target) {

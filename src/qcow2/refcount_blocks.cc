@@ -3,9 +3,8 @@
 #include "qcow2/refcount_blocks.h"
 
 #include <algorithm>
-#include <string>
 
-#include "base/diagnostics.h"
+#include "qcow2/damage.h"
 #include "runtime/shard.h"
 
 namespace ringdisk::qcow2 {
@@ -26,10 +25,7 @@ Result<HostOffset> RefcountBlocks::block_place(uint64_t block) const {
   CHECK(has_block(block));
   HostOffset at(table_[block]);
   if (at.is_aligned(image_.geometry.cluster_size()) && at.value() < kHostEnd) return at;
-  return image_.world.diagnostics.explain(
-      Error::of(ErrorKind::kCorrupt, "read refcount table", table_place_.value()), image_.node_id(),
-      "entry " + std::to_string(block) +
-          " of the refcount table breaks the specification; 'check' tells more");
+  return damaged_refcount_table(image_, block);
 }
 
 Task<void> RefcountBlocks::load(uint64_t block) {

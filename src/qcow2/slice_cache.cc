@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "qcow2/damage.h"
 #include "runtime/shard.h"
 
 namespace ringdisk::qcow2 {
@@ -67,10 +68,12 @@ Task<void> SliceCache::load(uint64_t number) {
     // Beyond the end a read gives zeros: a file cut short would pass for an empty disk.
     if (geometry.host_cluster(table.table()).value() >=
         geometry.clusters_of(storage_.size().value())) {
-      co_await fail(Error::of(ErrorKind::kCorrupt, "read L2 table", table.table().value()));
+      co_await fail(missing_table(image_, l1_index));
     }
     const ByteCount before(geometry.slice_in_table(number) * geometry.slice_bytes());
-    co_await storage_.read(table.table() + before, buffer.first(bytes));
+    MutableBuffers target(buffer.first(bytes));
+    Result<void> read = co_await storage_.read(table.table() + before, target).result();
+    if (!read.ok()) co_await fail(unread_table(image_, l1_index, read.error()));
   }
   // The one that was asked for comes last, so that none of the others takes its room.
   for (uint64_t i = count; i-- > 0;) {

@@ -4,6 +4,10 @@
 
 #include <algorithm>
 
+#include "base/diagnostics.h"
+#include "base/log.h"
+#include "qcow2/damage.h"
+
 namespace ringdisk::qcow2 {
 
 WriteBack::WriteBack(Image& image, StorageAccess& storage, SliceCache& slices,
@@ -23,13 +27,19 @@ bool WriteBack::is_dirty() const {
 Task<void> WriteBack::flush() {
   const uint64_t needed = rounds_begun_ + 1;  // a round that begins from now on
   MutexLock lock = co_await running_.lock();
-  co_await image_.health.check("flush");
+  co_await check_writable(image_, "flush");
   if (rounds_done_ >= needed) co_return;
   ++rounds_begun_;
   Result<void> outcome = co_await run_round().result();
-  if (!outcome.ok()) image_.health.mark_broken(outcome.error());
+  if (!outcome.ok()) note_failure(outcome.error());
   rounds_done_ = rounds_begun_;
   co_await std::move(outcome);
+}
+
+void WriteBack::note_failure(const Error& error) {
+  if (!image_.health.mark_broken(error)) return;
+  image_.world.log.warning(image_.world.diagnostics.describe(at_node(error, image_.node_id())) +
+                           "; the image is read-only until it is opened again");
 }
 
 Task<void> WriteBack::run_round() {
