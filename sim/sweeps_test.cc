@@ -2,12 +2,12 @@
 // The model test and the sweeps, on raw images: that they pass over what is right, and, more
 // important, that they notice what is wrong: data at the wrong place, a wrong order, a flush that
 // lies, an error that is lost.
-#include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 
 #include "nodes/raw.h"
 #include "runtime/shard.h"
 #include "sim/crash_sweep.h"
+#include "sim/expected_failures.h"
 #include "sim/fault_sweep.h"
 #include "sim/model_run.h"
 #include "sim/seeds.h"
@@ -42,16 +42,6 @@ ImageFormat raw_device_image() {
   ImageFormat format = raw_image();
   format.initial = [](uint64_t sector, Sector& content) { content = stale_sector(sector); };
   return format;
-}
-
-// How many failures `run` reports; they do not count as failures of this test.
-template <class Run>
-int failures_of(Run run) {
-  ::testing::TestPartResultArray failures;
-  ::testing::ScopedFakeTestPartResultReporter reporter(
-      ::testing::ScopedFakeTestPartResultReporter::INTERCEPT_ALL_THREADS, &failures);
-  run();
-  return failures.size();
 }
 
 TEST(ModelRunTest, ARawDiskInAFileHoldsWhatWasWritten) {

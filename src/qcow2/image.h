@@ -15,6 +15,7 @@
 #include "qcow2/health.h"
 #include "qcow2/l1_table.h"
 #include "qcow2/pins.h"
+#include "qcow2/planted_bug.h"
 #include "qcow2/slice_directory.h"
 #include "runtime/world.h"
 
@@ -55,6 +56,9 @@ struct Image {
   SliceDirectory slices;
   Pins pins;
   Health health;
+
+  // tests only; before the first queue
+  PlantedBug planted_bug = PlantedBug::kNone;
 };
 
 }  // namespace ringdisk::qcow2

@@ -32,6 +32,8 @@ struct TestImage {
   uint64_t backing_bytes = 0;       // of a raw backing image; 0: none
   std::string slice_memory = "1M";  // l2-cache-size
   bool leaks_allowed = false;       // by the check
+  Compression compression = Compression::kDeflate;
+  PlantedBug planted_bug = PlantedBug::kNone;
 };
 
 // The image's tables as bytes from its first cluster on: header, refcount table, one refcount
@@ -42,6 +44,10 @@ inline std::vector<std::byte> encode_test_image(const TestImage& image, ByteCoun
   header.cluster_bits = image.cluster_bits;
   header.refcount_order = image.version == 2 ? 4 : image.refcount_order;
   header.size = size;
+  header.compression = image.compression;
+  if (image.compression != Compression::kDeflate) {
+    header.incompatible_features |= kIncompatibleCompression;
+  }
   const Geometry geometry = header.geometry();
   const uint64_t l1_entries = geometry.l1_entries_for(size);
   const uint64_t l1_clusters = geometry.clusters_of(l1_entries * kEntryBytes);
@@ -112,6 +118,7 @@ inline Task<std::shared_ptr<DeviceNode>> open_test_image(const World& world, Tes
                                                          bool read_only) {
   OpenedFormat opened =
       co_await open_test_format(world, std::move(storage), read_only, image.slice_memory);
+  static_cast<Qcow2Node&>(*opened.node).image().planted_bug = image.planted_bug;
   std::shared_ptr<DeviceNode> below;
   if (backing) below = test_backing(*backing);
   co_return std::make_shared<DeviceNode>("disk.qcow2", 1, std::move(opened.node), below);

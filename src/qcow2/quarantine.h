@@ -24,8 +24,11 @@ class Quarantine {
  public:
   Quarantine(Image& image, StorageAccess& storage, RefcountBlocks& refcounts, Allocator& allocator);
 
-  void release(ClusterIndex cluster) { add(released_, {cluster, 1}); }
-  void release(ClusterRun run) { add(released_, run); }
+  void release(ClusterIndex cluster) { release(ClusterRun{cluster, 1}); }
+  void release(ClusterRun run) {
+    const bool is_early = image_.planted_bug == PlantedBug::kFreedBeforeRemovalIsDurable;
+    add(is_early ? waiting_ : released_, run);
+  }
   // For one write-back at a time; removal_is_durable gives them back.
   std::vector<ClusterRun> take_released() {
     is_writing_back_ = !released_.empty();

@@ -53,7 +53,7 @@ Task<void> WriteBack::run_round() {
 Task<void> WriteBack::perform(const Round& round) {
   co_await write_all(round.refcounts.block_writes);
   co_await write_all(round.table_writes);
-  co_await storage_.flush();
+  if (image_.planted_bug != PlantedBug::kEntriesBeforeTheirClusters) co_await storage_.flush();
   if (!round.refcounts.table_writes.empty()) co_await write_refcount_table(round.refcounts);
   if (round.entry_writes.empty()) co_return;
   co_await write_all(round.entry_writes);
@@ -62,7 +62,7 @@ Task<void> WriteBack::perform(const Round& round) {
 
 Task<void> WriteBack::write_refcount_table(const RefcountBlocks::Dirty& refcounts) {
   co_await write_all(refcounts.table_writes);
-  co_await storage_.flush();
+  if (image_.planted_bug != PlantedBug::kHeaderBeforeRefcountTable) co_await storage_.flush();
   if (!refcounts.table_moved) co_return;
   // One sector, so it is torn nowhere: the old table or the new one.
   const uint64_t bytes = refcounts.table_writes.front().bytes.size();
@@ -74,7 +74,10 @@ Task<void> WriteBack::write_refcount_table(const RefcountBlocks::Dirty& refcount
 }
 
 Task<void> WriteBack::write_one(const MetadataWrite& write) {
-  co_await storage_.write(write.at, ConstBuffers(Bytes(write.bytes)));
+  Result<void> written =
+      co_await storage_.write(write.at, ConstBuffers(Bytes(write.bytes))).result();
+  if (image_.planted_bug == PlantedBug::kLostWriteError) co_return;
+  co_await std::move(written);
 }
 
 Task<void> WriteBack::write_all(const std::vector<MetadataWrite>& writes) {
