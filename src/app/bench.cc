@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdio>
 
+#include "app/image_command_options.h"
 #include "app/images.h"
 #include "app/long_job.h"
 #include "app/program.h"
@@ -26,15 +27,15 @@ constexpr std::array<OptionSpec, 18> kOptions = {{
     {0, "pattern", "BYTE", "what is written (default: 0)"},
     {0, "flush-interval", "N", "with -w: flush after every N requests, on one core"},
     {0, "no-drain", "", "flush beside the requests in flight instead of after them"},
-    {'f', "", "FMT", "format of the image (default: found by its first bytes)"},
+    kImageFormatOption,
     {'t', "", "CACHE", "cache mode (default: writeback)"},
-    {'q', "", "", "print nothing but errors"},
-    {'p', "", "", "show progress"},
-    {0, "progress", "FORM", "progress as bar, json (one object a line) or none"},
+    kQuietOption,
+    kProgressFlag,
+    kProgressOption,
     {'n', "", "", "accepted; I/O is always asynchronous here"},
     {'i', "", "AIO", "accepted; I/O is always asynchronous here"},
-    {'U', "force-share", "", "do not insist on locks: another program may write to it"},
-    {0, "image-opts", "", "FILE is a description: driver=qcow2,file.filename=x"},
+    kForceShareOption,
+    kImageOptsOption,
 }};
 
 Result<BenchOptions> read_options(const Arguments& arguments, Diagnostics& diagnostics) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdio>
 
+#include "app/image_command_options.h"
 #include "app/images.h"
 #include "app/json_text.h"
 #include "app/long_job.h"
@@ -20,15 +21,15 @@ constexpr int kExitLeaks = 3;
 constexpr int kExitUnsupported = 63;
 
 constexpr std::array<OptionSpec, 9> kOptions = {{
-    {'f', "", "FMT", "format of the image (default: found by its first bytes)"},
-    {0, "output", "FORM", "human (default) or json"},
-    {'q', "", "", "print nothing but errors"},
-    {'p', "", "", "show progress"},
-    {0, "progress", "FORM", "progress as bar, json (one object a line) or none"},
+    kImageFormatOption,
+    kOutputOption,
+    kQuietOption,
+    kProgressFlag,
+    kProgressOption,
     {'r', "", "WHAT", "repairing is not supported yet"},
     {'T', "", "CACHE", "cache mode of the image (default: writeback)"},
-    {'U', "force-share", "", "do not insist on locks: another program may write to it"},
-    {0, "image-opts", "", "FILE is a description: driver=qcow2,file.filename=x"},
+    kForceShareOption,
+    kImageOptsOption,
 }};
 
 int exit_status_of(const CheckReport& report) {

@@ -5,6 +5,7 @@
 #include <array>
 #include <bit>
 
+#include "app/image_command_options.h"
 #include "app/images.h"
 #include "app/long_job.h"
 #include "base/diagnostics.h"
@@ -25,9 +26,9 @@ constexpr std::array<OptionSpec, 25> kOptions = {{
     {'F', "", "FMT", "format of the backing image"},
     {'n', "", "", "the target exists: do not make it anew"},
     {0, "target-is-zero", "", "with -n: the target reads as zeros, so zeros need no writing"},
-    {'p', "", "", "show progress"},
-    {0, "progress", "FORM", "progress as bar, json (one object a line) or none"},
-    {'q', "", "", "print nothing but errors"},
+    kProgressFlag,
+    kProgressOption,
+    kQuietOption,
     {'S', "", "SIZE", "leave out zeros of so many bytes at a time (default 4k; 0: write all)"},
     {'t', "", "CACHE", "cache mode of the target (default: unsafe)"},
     {'T', "", "CACHE", "cache mode of the source (default: writeback)"},

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "app/create_image.h"
+#include "app/image_command_options.h"
 #include "app/images.h"
 #include "app/program.h"
 #include "base/diagnostics.h"
@@ -16,7 +17,7 @@ constexpr std::array<OptionSpec, 6> kOptions = {{
     {'b', "", "FILE", "backing image: what the new image does not hold is read from it"},
     {'F', "", "FMT", "format of the backing image"},
     {'u', "", "", "do not look at the backing image (it may not exist yet)"},
-    {'q', "", "", "print nothing but errors"},
+    kQuietOption,
 }};
 
 // The size to create: as given, or that of the backing image.

@@ -3,6 +3,7 @@
 // --backing-chain asks for it; then each next one passes the gate, as every opening does.
 #include <array>
 
+#include "app/image_command_options.h"
 #include "app/images.h"
 #include "app/info_text.h"
 #include "app/program.h"
@@ -14,11 +15,11 @@ namespace ringdisk {
 namespace {
 
 constexpr std::array<OptionSpec, 5> kOptions = {{
-    {'f', "", "FMT", "format of the image (default: found by its first bytes)"},
-    {0, "output", "FORM", "human (default) or json"},
+    kImageFormatOption,
+    kOutputOption,
     {0, "backing-chain", "", "describe the backing images too"},
-    {'U', "force-share", "", "do not insist on locks: another program may write to it"},
-    {0, "image-opts", "", "FILE is a description: driver=qcow2,file.filename=x"},
+    kForceShareOption,
+    kImageOptsOption,
 }};
 
 Task<ImageReport> report_on(Program& program, ImageName name, OpenMode mode) {

@@ -6,6 +6,7 @@
 #include <cinttypes>
 #include <cstdio>
 
+#include "app/image_command_options.h"
 #include "app/images.h"
 #include "app/json_text.h"
 #include "app/program.h"
@@ -16,12 +17,12 @@ namespace ringdisk {
 namespace {
 
 constexpr std::array<OptionSpec, 6> kOptions = {{
-    {'f', "", "FMT", "format of the image (default: found by its first bytes)"},
-    {0, "output", "FORM", "human (default) or json"},
+    kImageFormatOption,
+    kOutputOption,
     {0, "start-offset", "OFFSET", "begin there (default: 0)"},
     {0, "max-length", "LENGTH", "end so many bytes later (default: the disk's end)"},
-    {'U', "force-share", "", "do not insist on locks: another program may write to it"},
-    {0, "image-opts", "", "FILE is a description: driver=qcow2,file.filename=x"},
+    kForceShareOption,
+    kImageOptsOption,
 }};
 
 std::string flag(const char* name, bool value) {

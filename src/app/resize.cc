@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "app/image_command_options.h"
 #include "app/images.h"
 #include "app/program.h"
 #include "base/diagnostics.h"
@@ -16,9 +17,9 @@ namespace {
 constexpr std::array<OptionSpec, 5> kOptions = {{
     {0, "shrink", "", "allow SIZE to be less than now: what lies beyond is lost"},
     {0, "preallocation", "MODE", "off; taking space for what is gained is not supported yet"},
-    {'f', "", "FMT", "format of the image (default: found by its first bytes)"},
-    {'q', "", "", "print nothing but errors"},
-    {0, "image-opts", "", "FILE is a description: driver=qcow2,file.filename=x"},
+    kImageFormatOption,
+    kQuietOption,
+    kImageOptsOption,
 }};
 
 struct Resizing {

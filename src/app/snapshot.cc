@@ -2,6 +2,7 @@
 // ringdisk snapshot: lists, creates, applies and deletes the internal snapshots of an image.
 #include <array>
 
+#include "app/image_command_options.h"
 #include "app/images.h"
 #include "app/info_text.h"
 #include "app/program.h"
@@ -17,10 +18,10 @@ constexpr std::array<OptionSpec, 8> kOptions = {{
     {'c', "", "NAME", "create a snapshot of the disk as it is"},
     {'a', "", "NAME", "apply a snapshot: the disk becomes what it was then"},
     {'d', "", "NAME", "delete a snapshot"},
-    {'f', "", "FMT", "format of the image (default: found by its first bytes)"},
-    {'q', "", "", "print nothing but errors"},
+    kImageFormatOption,
+    kQuietOption,
     {'U', "force-share", "", "with -l: do not insist on locks"},
-    {0, "image-opts", "", "FILE is a description: driver=qcow2,file.filename=x"},
+    kImageOptsOption,
 }};
 
 Result<std::optional<SnapshotEdit>> edit_asked_for(const Arguments& arguments,
