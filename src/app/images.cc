@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "base/diagnostics.h"
+#include "runtime/blocking_pool.h"
 #include "runtime/shard.h"
 
 namespace ringdisk {
@@ -12,18 +13,13 @@ namespace {
 
 constexpr std::string_view kFilePrefix = "file:";
 
-// The storage's options of a description: file.*, or those of a bare storage.
-Options take_storage_options(ImageName& name) {
-  Options storage;
-  if (name.options.empty()) {
-    storage.set("filename", name.filename);
-    return storage;
-  }
-  storage = name.options.take_group("file");
-  if (std::optional<std::string> filename = name.options.take("filename")) {
-    storage.set("filename", *filename);
-  }
-  return storage;
+// Options of the format are its driver's affair: it opens the image with them, and refuses by name
+// what it does not know. Gives the size of the disk that they make of the image.
+Task<ByteCount> open_with_options(Graph& graph, ImageName name, OpenMode mode) {
+  std::shared_ptr<DeviceNode> device = co_await graph.open(std::move(name), mode);
+  const ByteCount size = device->size();
+  co_await device->close();
+  co_return size;
 }
 
 Task<void> find_format(Program& program, Graph& graph, ImageFile& image) {
@@ -100,20 +96,15 @@ Task<ImageFile> open_image_file(Program& program, ImageName name, OpenMode mode)
   Graph graph = program.graph();
   ImageFile image;
   image.name = name.text();
-  image.format = name.format;
-  if (std::optional<std::string> driver = name.options.take("driver")) {
-    if (graph.find_storage(*driver)) {
-      name.options.set("file.driver", *driver);
-    } else {
-      image.format = *driver;
-    }
-  }
+  ImageParts parts = co_await graph.take_apart(name);
+  image.format = parts.format;
+  image.filename = parts.path();
   if (!image.format.empty()) image.admin = co_await program.find_admin(image.format);
-  Options storage = take_storage_options(name);
-  if (storage.get("driver").value_or("file") == "file") {
-    image.filename = storage.get("filename").value_or("");
+  if (!parts.options.empty()) {
+    image.described_size = co_await open_with_options(graph, std::move(name), mode);
   }
-  image.storage = co_await graph.open_storage(std::move(storage), mode);
+  const std::string storage_driver = parts.storage.get("driver").value_or("");
+  image.storage = co_await graph.open_storage(std::move(parts.storage), mode);
   Result<void> found = co_await find_format(program, graph, image).result();
   if (!found.ok()) {
     // How it closes adds nothing to why it could not be used.
@@ -121,16 +112,35 @@ Task<ImageFile> open_image_file(Program& program, ImageName name, OpenMode mode)
     static_cast<void>(closed.ok());
     co_return found.error();
   }
+  if (parts.is_bare_storage) image.format = storage_driver;  // as qemu-img calls it
   co_return std::move(image);
+}
+
+Task<ImageDescription> describe_image(Program& program, ImageFile& image) {
+  ImageDescription description = co_await image.admin->describe(program.world, *image.storage);
+  if (image.described_size) description.virtual_size = *image.described_size;
+  co_return std::move(description);
 }
 
 Task<ImageDescription> describe_image(Program& program, ImageName name, OpenMode mode) {
   ImageFile image = co_await open_image_file(program, std::move(name), mode);
-  Result<ImageDescription> described =
-      co_await image.admin->describe(program.world, *image.storage).result();
+  Result<ImageDescription> described = co_await describe_image(program, image).result();
   Result<void> closed = co_await image.storage->node->close().result();
   if (described.ok() && !closed.ok()) co_return closed.error();
   co_return std::move(described);
+}
+
+Task<ImageName> backing_image(Program& program, std::string filename,
+                              const ImageDescription& description) {
+  auto admit = [&](Blocking token) {
+    return program.gate.admit(token, filename, description.backing_name,
+                              description.backing_format);
+  };
+  std::string admitted = co_await run_blocking(program.world.blocking, admit);
+  ImageName name;
+  name.filename = path_beside(filename, description.backing_name);
+  name.format = description.backing_format;
+  co_return std::move(name);
 }
 
 std::string path_beside(std::string_view image, std::string_view named) {

@@ -6,8 +6,10 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "app/program.h"
 
@@ -38,11 +40,18 @@ struct ImageFile {
   std::string format;
   FormatAdmin* admin = nullptr;
   std::unique_ptr<SharedStorage> storage;
+  std::optional<ByteCount> described_size;  // of the disk, where options may change it
 };
 Task<ImageFile> open_image_file(Program& program, ImageName name, OpenMode mode);
 
-// What the image file `name` says of itself; opened and closed in between.
+// What it says of itself; its size is that of the disk as it was described to us (offset=, size=).
+Task<ImageDescription> describe_image(Program& program, ImageFile& image);
+// As above; opened and closed in between.
 Task<ImageDescription> describe_image(Program& program, ImageName name, OpenMode mode);
+
+// The backing image that `description` of the image file `filename` names, past the gate.
+Task<ImageName> backing_image(Program& program, std::string filename,
+                              const ImageDescription& description);
 
 // `named` as seen from the directory of `image`: where a relative backing file lies.
 std::string path_beside(std::string_view image, std::string_view named);

@@ -9,7 +9,6 @@
 #include "app/program.h"
 #include "base/diagnostics.h"
 #include "base/limits.h"
-#include "runtime/blocking_pool.h"
 
 namespace ringdisk {
 namespace {
@@ -27,8 +26,7 @@ Task<ImageReport> report_on(Program& program, ImageName name, OpenMode mode) {
   ImageReport report;
   report.filename = image.name;
   report.format = image.format;
-  Result<ImageDescription> described =
-      co_await image.admin->describe(program.world, *image.storage).result();
+  Result<ImageDescription> described = co_await describe_image(program, image).result();
   Result<ByteCount> allocated = co_await image.storage->node->allocated_size().result();
   if (allocated.ok()) report.disk_size = allocated.value();
   Result<void> closed = co_await image.storage->node->close().result();
@@ -39,19 +37,6 @@ Task<ImageReport> report_on(Program& program, ImageName name, OpenMode mode) {
     report.full_backing_name = path_beside(image.filename, report.description.backing_name);
   }
   co_return std::move(report);
-}
-
-// The name of the next image down, past the gate.
-Task<ImageName> backing_of(Program& program, const ImageReport& report) {
-  const ImageDescription& image = report.description;
-  auto admit = [&](Blocking token) {
-    return program.gate.admit(token, report.filename, image.backing_name, image.backing_format);
-  };
-  std::string admitted = co_await run_blocking(program.world.blocking, admit);
-  ImageName name;
-  name.filename = report.full_backing_name;
-  name.format = image.backing_format;
-  co_return std::move(name);
 }
 
 Task<std::vector<ImageReport>> report_on_chain(Program& program, ImageName name, OpenMode mode,
@@ -68,7 +53,8 @@ Task<std::vector<ImageReport>> report_on_chain(Program& program, ImageName name,
           reports.front().filename + ": the backing chain is longer than " +
               std::to_string(limits::kBackingDepthMax) + " images, or leads back to itself");
     }
-    name = co_await backing_of(program, reports.back());
+    const ImageReport& last = reports.back();
+    name = co_await backing_image(program, last.filename, last.description);
   }
 }
 

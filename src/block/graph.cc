@@ -40,20 +40,6 @@ const Driver* find_by_name(const std::vector<Driver>& drivers, std::string_view 
   return found == drivers.end() ? nullptr : &*found;
 }
 
-// The storage's options of an image: file.* of a description, or the plain file name.
-Options storage_options(ImageName& name) {
-  if (name.options.empty()) {
-    Options options;
-    options.set("filename", name.filename);
-    return options;
-  }
-  Options options = name.options.take_group("file");
-  if (std::optional<std::string> filename = name.options.take("filename")) {
-    options.set("filename", *filename);
-  }
-  return options;
-}
-
 }  // namespace
 
 std::string ImageName::text() const {
@@ -61,6 +47,40 @@ std::string ImageName::text() const {
   if (std::optional<std::string> named = options.get("file.filename")) return *named;
   if (std::optional<std::string> named = options.get("filename")) return *named;
   return options.get("driver").value_or("image");
+}
+
+std::string ImageParts::path() const {
+  if (storage.get("driver").value_or("file") != "file") return "";
+  return storage.get("filename").value_or("");
+}
+
+Result<ImageParts> Graph::take_apart(ImageName name) const {
+  ImageParts parts;
+  parts.format = std::move(name.format);
+  if (name.options.empty()) {
+    parts.storage.set("filename", std::move(name.filename));
+    return parts;
+  }
+  const std::optional<std::string> driver = name.options.take("driver");
+  if (driver && find_storage(*driver)) {
+    parts.storage = std::move(name.options);
+    parts.storage.set("driver", *driver);
+    parts.format = "raw";
+    parts.is_bare_storage = true;
+    return parts;
+  }
+  if (driver && !find_format(*driver)) {
+    return world_.diagnostics.explain(Error::of(ErrorKind::kUnsupported, "open"),
+                                      "there is no driver '" + *driver + "'");
+  }
+  if (driver) parts.format = *driver;
+  parts.storage = name.options.take_group("file");
+  parts.options = std::move(name.options);
+  if (!parts.storage.empty()) return parts;
+  return world_.diagnostics.explain(
+      Error::of(ErrorKind::kInvalid, "open"),
+      "the description names no file; write driver=qcow2,file.filename=disk.qcow2, or "
+      "driver=file,filename=disk.raw for the bytes of a file as they are");
 }
 
 const FormatDriver* Graph::find_format(std::string_view name) const {
@@ -78,8 +98,14 @@ Task<std::unique_ptr<SharedStorage>> Graph::open_storage(Options options, OpenMo
     co_return world_.diagnostics.explain(Error::of(ErrorKind::kUnsupported, "open"),
                                          "there is no storage driver '" + driver_name + "'");
   }
-  std::unique_ptr<StorageNode> node = co_await driver->open(world_, options, mode);
-  co_return std::make_unique<SharedStorage>(std::move(node));
+  const std::string shown = options.get("filename").value_or(driver_name);
+  Result<std::unique_ptr<StorageNode>> node =
+      co_await driver->open(world_, std::move(options), mode).result();
+  if (!node.ok() && node.error().node == 0) {
+    co_return at_node(node.error(), world_.diagnostics.add_node(shown));
+  }
+  std::unique_ptr<StorageNode> opened = co_await std::move(node);
+  co_return std::make_unique<SharedStorage>(std::move(opened));
 }
 
 Task<void> Graph::create_storage(Options options, ByteCount size) {
@@ -117,20 +143,11 @@ Task<std::shared_ptr<DeviceNode>> Graph::open(ImageName name, OpenMode mode) {
 Task<std::shared_ptr<DeviceNode>> Graph::open_at_depth(ImageName name, OpenMode mode,
                                                        const ChainLink* above) {
   const std::string shown = name.text();
-  std::string format_name = name.format;
-  if (std::optional<std::string> driver = name.options.take("driver")) {
-    // A description that begins at the storage (driver=file,filename=…) is probed like a plain
-    // name.
-    if (find_storage(*driver)) {
-      name.options.set("file.driver", *driver);
-    } else {
-      format_name = *driver;
-    }
-  }
-  Options file = storage_options(name);
-  const std::string path =
-      file.has("driver") && file.get("driver") != "file" ? "" : file.get("filename").value_or("");
-  std::unique_ptr<SharedStorage> storage = co_await open_storage(std::move(file), mode);
+  const std::string snapshot = name.snapshot;
+  ImageParts parts = co_await take_apart(std::move(name));
+  std::string format_name = parts.format;
+  const std::string path = parts.path();
+  std::unique_ptr<SharedStorage> storage = co_await open_storage(std::move(parts.storage), mode);
   const bool was_probed = format_name.empty();
   if (was_probed) {
     Result<std::string> probed = co_await probe_format(*storage).result();
@@ -150,7 +167,7 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_at_depth(ImageName name, OpenMode 
                                          "unknown driver '" + format_name + "'");
   }
   if (was_probed && format_name == "raw") {
-    name.options.set("probed", "on");
+    parts.options.set("probed", "on");
     if (!mode.read_only) {
       world_.log.warning(
           shown +
@@ -163,9 +180,11 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_at_depth(ImageName name, OpenMode 
   link.path = path;
   link.depth = above ? above->depth + 1 : 0;
   const uint32_t node_id = storage->node->id();
-  if (!name.snapshot.empty()) name.options.set("snapshot", name.snapshot);
-  FormatOpening opening{world_, *this, std::move(storage), path, mode, std::move(name.options)};
-  OpenedFormat opened = co_await driver->open(std::move(opening));
+  if (!snapshot.empty()) parts.options.set("snapshot", snapshot);
+  FormatOpening opening{world_, *this, std::move(storage), path, mode, std::move(parts.options)};
+  Result<OpenedFormat> opened_format = co_await driver->open(std::move(opening)).result();
+  if (!opened_format.ok()) co_return at_node(opened_format.error(), node_id);
+  OpenedFormat opened = std::move(opened_format).value();
   std::shared_ptr<DeviceNode> backing;
   if (!opened.backing_name.empty() && !mode.no_backing) {
     Result<std::shared_ptr<DeviceNode>> below =

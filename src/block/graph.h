@@ -74,8 +74,20 @@ struct ImageName {
   std::string filename;  // used if `options` is empty
   std::string format;  // empty: probe (the disk must then not be raw for writing, see Graph::open)
   Options options;     // driver=…,file.driver=…,file.filename=…
-  std::string snapshot;  // not the disk but this internal snapshot of it; empty: the disk
+  std::string snapshot;      // not the disk but this internal snapshot of it; empty: the disk
   std::string text() const;  // as the user would recognise it
+};
+
+// An image's name taken apart: what goes to its storage, and what to its format.
+struct ImageParts {
+  Options storage;     // with its driver where it is not "file"
+  std::string format;  // empty: to be probed
+  Options options;     // the format's
+  // A description of a storage without a format (driver=file,filename=x): its bytes are the disk,
+  // and nobody looks for a format in them, as qemu has it. `format` is raw then.
+  bool is_bare_storage = false;
+
+  std::string path() const;  // local; empty where the storage is no file
 };
 
 class Graph {
@@ -91,6 +103,8 @@ class Graph {
   // another.
   Task<std::unique_ptr<SharedStorage>> open_storage(Options options, OpenMode mode);
   Task<void> create_storage(Options options, ByteCount size);
+  // Errors: kInvalid for a description that names no storage, kUnsupported for an unknown driver.
+  Result<ImageParts> take_apart(ImageName name) const;
   const FormatDriver* find_format(std::string_view name) const;
   const StorageDriver* find_storage(std::string_view name) const;
   // The format of an opened storage by its first bytes; "raw" if nothing else.

@@ -258,7 +258,7 @@ TEST_F(GraphTest, ADescriptionNamesDriversOptionsAndFiles) {
                                             world.diagnostics());
     Result<std::shared_ptr<DeviceNode>> none =
         co_await graph.open(std::move(wrong), OpenMode()).result();
-    EXPECT_EQ(text_of(none.error()), "raw has no option 'speed'");
+    EXPECT_EQ(text_of(none.error()), folder / "disk: raw has no option 'speed'");
     ImageName tape;
     tape.options = co_await Options::parse("driver=raw,file.driver=tape", world.diagnostics());
     Result<std::shared_ptr<DeviceNode>> nothing =
@@ -267,6 +267,56 @@ TEST_F(GraphTest, ADescriptionNamesDriversOptionsAndFiles) {
   };
   Result<void> done = world.run(root);
   EXPECT_TRUE(done.ok()) << text_of(done.error());
+}
+
+// As qemu has it: nobody said that there is a format in it.
+TEST_F(GraphTest, ADescriptionOfAStorageAloneIsItsBytesWhateverTheyLookLike) {
+  image("chain", "");
+  Graph graph(world.world(), drivers, gate);
+  auto root = [&](Shard&) -> Task<void> {
+    ImageName name;
+    name.options =
+        co_await Options::parse("driver=file,filename=" + (folder / "chain"), world.diagnostics());
+    std::shared_ptr<DeviceNode> device = co_await graph.open(std::move(name), OpenMode());
+    EXPECT_STREQ(device->format().driver(), "raw");
+    EXPECT_EQ(device->name(), folder / "chain");
+    co_await device->close();
+    ImageName probed;
+    probed.options =
+        co_await Options::parse("file.filename=" + (folder / "chain"), world.diagnostics());
+    device = co_await graph.open(std::move(probed), OpenMode());
+    EXPECT_STREQ(device->format().driver(), "chain");
+    co_await device->close();
+  };
+  Result<void> done = world.run(root);
+  EXPECT_TRUE(done.ok()) << text_of(done.error());
+}
+
+TEST_F(GraphTest, ADescriptionIsTakenApart) {
+  Graph graph(world.world(), drivers, gate);
+  auto take_apart = [&](std::string_view text) {
+    ImageName name;
+    name.options = Options::parse(text, world.diagnostics()).value();
+    return graph.take_apart(std::move(name));
+  };
+  ImageParts parts = take_apart("driver=chain,x=1,file.filename=a,file.y=2").value();
+  EXPECT_EQ(parts.format, "chain");
+  EXPECT_EQ(parts.path(), "a");
+  EXPECT_EQ(parts.storage.get("y"), "2");
+  EXPECT_EQ(parts.options.get("x"), "1");
+  EXPECT_FALSE(parts.is_bare_storage);
+  parts = take_apart("driver=file,filename=a,y=2").value();
+  EXPECT_TRUE(parts.is_bare_storage);
+  EXPECT_EQ(parts.format, "raw");
+  EXPECT_EQ(parts.storage.get("y"), "2") << "what it says is said to the storage";
+  EXPECT_TRUE(parts.options.empty());
+  EXPECT_EQ(text_of(take_apart("driver=tape,file.filename=a").error()),
+            "there is no driver 'tape'");
+  for (const char* text : {"driver=chain", "driver=chain,filename=a", "filename=a", "x=1"}) {
+    Result<ImageParts> none = take_apart(text);
+    ASSERT_FALSE(none.ok()) << text;
+    EXPECT_NE(text_of(none.error()).find("file.filename="), std::string::npos) << text;
+  }
 }
 
 }  // namespace
