@@ -40,6 +40,22 @@ class HandshakeDeadline final : public CancelListener {
   bool expired_ = false;
 };
 
+// Ends all reading and writing when the server will wait no longer.
+class CutOff final : public CancelListener {
+ public:
+  CutOff(CancelToken hurry, Stream& stream) : stream_(stream) {
+    if (hurry.is_cancelled()) {
+      stream.shut_down();
+    } else {
+      hurry.listen(*this);
+    }
+  }
+  void on_cancel() override { stream_.shut_down(); }
+
+ private:
+  Stream& stream_;
+};
+
 Task<Negotiated> negotiate_watched(Scope& scope, Handshake& handshake,
                                    HandshakeDeadline& deadline) {
   scope.spawn(deadline.watch(scope.token()));
@@ -65,7 +81,9 @@ Task<Negotiated> negotiate(const ConnectionTerms& terms, Stream& stream, Receive
 
 }  // namespace
 
-Task<void> serve_connection(const ConnectionTerms& terms, Stream& stream, CancelToken stop) {
+Task<void> serve_connection(const ConnectionTerms& terms, Stream& stream, CancelToken stop,
+                            CancelToken hurry) {
+  CutOff cut_off(hurry, stream);
   ReceiveBuffer input(stream, Shard::current().buffers());
   Negotiated negotiated = co_await negotiate(terms, stream, input, stop);
   if (!negotiated.served) co_return;

@@ -27,7 +27,9 @@ struct ConnectionTerms {
 
 // On the calling shard, whose stream it is. Errors end only this connection: kTimeout (handshake),
 // kProtocol and kLimit (the client broke the rules; with a note), the stream's, the device's.
-// Cancelling `stop` ends it cleanly, without an error.
-Task<void> serve_connection(const ConnectionTerms& terms, Stream& stream, CancelToken stop);
+// Cancelling `stop` ends it cleanly, without an error: an idle connection at once, one with
+// requests under way when they are answered. Cancelling `hurry`, later, cuts the stream off.
+Task<void> serve_connection(const ConnectionTerms& terms, Stream& stream, CancelToken stop,
+                            CancelToken hurry);
 
 }  // namespace ringdisk::nbd

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <string>
 
-#include "async/event.h"
 #include "base/diagnostics.h"
 #include "base/log.h"
 #include "nbd/connection.h"
@@ -17,18 +16,25 @@ namespace {
 
 // After a failed accept (out of file descriptors, most likely) it is tried again after this long.
 constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
+// A stop that takes longer is spoken of.
+constexpr Duration kSilentDrain = std::chrono::milliseconds(300);
+// Clients that break the rules must not fill a disk with what is said of them.
+constexpr Duration kComplaintsPeriod = std::chrono::seconds(1);
 
 }  // namespace
 
 // What the server keeps for each shard.
 struct Server::ShardSide {
-  CancelSource stop;         // that shard only
+  CancelSource stop, hurry;  // that shard only
   uint32_t connections = 0;  // home shard only
 };
 
 Server::Server(const World& world, ServerOptions options, std::vector<ExportOptions> exports)
-    : world_(world), options_(std::move(options)) {
+    : world_(world),
+      options_(std::move(options)),
+      complaints_(world.log, "clients", limits::kNbdComplaintsMax, kComplaintsPeriod) {
   CHECK(!exports.empty());
+  all_left_.set();
   for (ExportOptions& served : exports) {
     exports_.push_back(std::make_unique<Export>(std::move(served), world.shards.size()));
   }
@@ -70,26 +76,39 @@ std::vector<Address> Server::addresses() const {
   return addresses;
 }
 
-Task<void> Server::run(CancelToken stop) {
-  auto body = [this, stop](Scope& scope) { return accept_and_serve(scope, stop); };
+Task<void> Server::run(CancelToken stop, CancelToken hurry) {
+  auto body = [this, stop, hurry](Scope& scope) { return accept_and_serve(scope, stop, hurry); };
   Result<void> served = co_await with_scope(body).result();
   listeners_.clear();
   co_await flush_and_close();
   co_await std::move(served);
 }
 
-Task<void> Server::accept_and_serve(Scope& scope, CancelToken stop) {
+Task<void> Server::accept_and_serve(Scope& scope, CancelToken stop, CancelToken hurry) {
   for (const auto& listener : listeners_) scope.spawn(accept_loop(scope, *listener, stop));
   Event never;
   (void)co_await never.wait_or_cancel(stop);
+  co_await cancel_on_all_shards(&ShardSide::stop);
+  scope.spawn(tell_of_waiting());
+  Result<void> left = co_await all_left_.wait_or_cancel(hurry);
+  drained_.cancel();
+  if (!left.ok()) co_await cancel_on_all_shards(&ShardSide::hurry);
+}
+
+Task<void> Server::cancel_on_all_shards(CancelSource ShardSide::*source) {
   for (size_t i = 0; i < sides_.size(); ++i) {
     ShardSide& side = *sides_[i];
-    auto cancel_there = [&side] {
-      side.stop.cancel();
+    auto cancel_there = [&side, source] {
+      (side.*source).cancel();
       return Result<void>();
     };
     co_await world_.shards[i]->call(cancel_there);
   }
+}
+
+Task<void> Server::tell_of_waiting() {
+  Result<void> slept = co_await Shard::current().sleep(kSilentDrain, drained_.token());
+  if (slept.ok() && options_.on_waiting) options_.on_waiting(connections_);
 }
 
 Task<void> Server::accept_loop(Scope& scope, Listener& listener, CancelToken stop) {
@@ -108,11 +127,12 @@ Task<void> Server::accept_loop(Scope& scope, Listener& listener, CancelToken sto
 void Server::admit(Scope& scope, std::unique_ptr<Connection> connection) {
   ++connections_total_;
   if (connections_ >= options_.connections_max) {
-    world_.log.warning("refused " + connection->peer_name() + ": " + std::to_string(connections_) +
-                       " connections are open already");
+    complain(scope, LogLevel::kWarning,
+             "refused " + connection->peer_name() + ": " + std::to_string(connections_) +
+                 " connections are open already");
     return;
   }
-  scope.spawn(serve(std::move(connection), least_used_side()));
+  scope.spawn(serve(scope, std::move(connection), least_used_side()));
 }
 
 uint32_t Server::least_used_side() const {
@@ -121,40 +141,47 @@ uint32_t Server::least_used_side() const {
                                sides_.begin());
 }
 
-Task<void> Server::serve(std::unique_ptr<Connection> connection, uint32_t index) {
+Task<void> Server::serve(Scope& scope, std::unique_ptr<Connection> connection, uint32_t index) {
   ShardSide& side = *sides_[index];
   ++side.connections;
   ++connections_;
+  all_left_.reset();
   std::string peer = connection->peer_name();
   world_.log.info("connected: " + peer + ", on shard " + std::to_string(index));
-  auto serve_there = [this, &connection, &side] {
-    return serve_here(*connection, side.stop.token());
-  };
+  auto serve_there = [this, &connection, &side] { return serve_here(*connection, side); };
   Result<void> served = co_await world_.shards[index]->call(serve_there).result();
   --side.connections;
-  --connections_;
-  report_end(peer, served);
+  if (--connections_ == 0) all_left_.set();
+  report_end(scope, peer, served);
 }
 
-void Server::report_end(const std::string& peer, const Result<void>& served) {
+void Server::report_end(Scope& scope, const std::string& peer, const Result<void>& served) {
   if (served.ok()) {
     world_.log.info("disconnected: " + peer);
     return;
   }
-  std::string line = "dropped " + peer + ": " + world_.diagnostics.describe(served.error());
   // A client that vanishes is everyday life; one that breaks the rules is worth a line.
   bool is_peers_fault = served.error().note != 0;
-  if (is_peers_fault) {
-    world_.log.warning(line);
-  } else {
-    world_.log.info(line);
-  }
+  complain(scope, is_peers_fault ? LogLevel::kWarning : LogLevel::kInfo,
+           "dropped " + peer + ": " + world_.diagnostics.describe(served.error()));
 }
 
-Task<void> Server::serve_here(Connection& connection, CancelToken stop) {
+void Server::complain(Scope& scope, LogLevel level, const std::string& line) {
+  bool is_first_held_back = complaints_.write(level, world_.clock.now().since_start, line);
+  if (is_first_held_back) scope.spawn(sum_up_complaints());
+}
+
+// What was held back is also said when nothing follows it.
+Task<void> Server::sum_up_complaints() {
+  Result<void> slept = co_await Shard::current().sleep(kComplaintsPeriod, drained_.token());
+  static_cast<void>(slept.ok());
+  complaints_.sum_up();
+}
+
+Task<void> Server::serve_here(Connection& connection, ShardSide& side) {
   std::unique_ptr<Stream> stream = connection.open_stream(Shard::current());
   ConnectionTerms terms(world_, exports_, options_.hand_over);
-  co_await serve_connection(terms, *stream, stop);
+  co_await serve_connection(terms, *stream, side.stop.token(), side.hurry.token());
 }
 
 Task<void> Server::flush_and_close() {

@@ -8,19 +8,22 @@
 //   options.addresses.push_back(UnixAddress(…));
 //   nbd::Server server(world, std::move(options), std::move(exports));
 //   co_await server.listen();              // now clients can connect; say that the server is ready
-//   co_await server.run(stop);             // until `stop` is cancelled and all is drained
+//   co_await server.run(stop, hurry);      // until `stop` is cancelled and all is drained
 //
 // The devices of the exports are still open afterwards, without queues of ours.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "async/cancel.h"
+#include "async/event.h"
 #include "async/scope.h"
 #include "base/limits.h"
+#include "base/log_limiter.h"
 #include "nbd/export.h"
 #include "nbd/hand_over.h"
 #include "runtime/network.h"
@@ -32,6 +35,9 @@ struct ServerOptions {
   std::vector<Address> addresses;                         // at least one
   uint32_t connections_max = limits::kNbdConnectionsMax;  // more are closed as they come
   HandOverLimits hand_over;                               // tests set their own
+  // Told once how many clients a stop still waits for, a moment after it; on the home shard. May be
+  // empty.
+  std::function<void(uint32_t clients)> on_waiting;
 };
 
 class Server {
@@ -46,9 +52,10 @@ class Server {
   Task<void> listen();
   // Where it listens, with the ports the system chose. After listen().
   std::vector<Address> addresses() const;
-  // Serves until `stop` is cancelled (on the calling shard, the one of listen()), then drains.
-  // Once.
-  Task<void> run(CancelToken stop);
+  // Serves until `stop` is cancelled (on the calling shard, the one of listen()), then drains: idle
+  // connections end at once, others when their requests are done and the replies taken, within
+  // limits::kNbdDrainSeconds or until `hurry` is cancelled. Then everything is flushed. Once.
+  Task<void> run(CancelToken stop, CancelToken hurry = {});
 
   // home shard only
   uint32_t connections() const { return connections_; }
@@ -58,12 +65,16 @@ class Server {
   struct ShardSide;
 
   Result<void> check_exports() const;
-  Task<void> accept_and_serve(Scope& scope, CancelToken stop);
+  Task<void> accept_and_serve(Scope& scope, CancelToken stop, CancelToken hurry);
   Task<void> accept_loop(Scope& scope, Listener& listener, CancelToken stop);
   void admit(Scope& scope, std::unique_ptr<Connection> connection);
-  Task<void> serve(std::unique_ptr<Connection> connection, uint32_t index);
-  Task<void> serve_here(Connection& connection, CancelToken stop);
-  void report_end(const std::string& peer, const Result<void>& served);
+  Task<void> serve(Scope& scope, std::unique_ptr<Connection> connection, uint32_t index);
+  Task<void> serve_here(Connection& connection, ShardSide& side);
+  Task<void> cancel_on_all_shards(CancelSource ShardSide::*source);
+  Task<void> tell_of_waiting();
+  void report_end(Scope& scope, const std::string& peer, const Result<void>& served);
+  void complain(Scope& scope, LogLevel level, const std::string& line);
+  Task<void> sum_up_complaints();
   Task<void> flush_and_close();
   Task<void> flush_export(Export& served);
   uint32_t least_used_side() const;
@@ -78,6 +89,9 @@ class Server {
   std::vector<std::unique_ptr<ShardSide>> sides_;  // index: Shard::index()
   uint32_t connections_ = 0;
   uint64_t connections_total_ = 0;
+  Event all_left_;        // set while there is no connection
+  CancelSource drained_;  // after a stop: they have left, or nobody waits for them any more
+  LogLimiter complaints_;
 };
 
 }  // namespace ringdisk::nbd

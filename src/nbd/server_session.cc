@@ -97,13 +97,19 @@ Task<void> ServerSession::run_in(Scope& scope, CancelToken stop) {
   scope.spawn(cut_off_later());
   co_await writer_.ended().wait();
   drained_.cancel();
+  if (is_cut_off_) {
+    co_await fail(world_.diagnostics.explain(Error::of(ErrorKind::kTimeout, "NBD send"),
+                                             "the client did not take its last replies in time"));
+  }
   bool is_stopped = !received.ok() && received.error().kind == ErrorKind::kCancelled;
   if (!is_stopped) co_await std::move(received);
 }
 
 Task<void> ServerSession::cut_off_later() {
   Result<void> slept = co_await shard_.sleep(kDrainLongest, drained_.token());
-  if (slept.ok()) stream_.shut_down();
+  if (!slept.ok()) co_return;
+  is_cut_off_ = true;
+  stream_.shut_down();
 }
 
 // --- receiving -----------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ inline constexpr uint32_t kInPlaceWriteBytesMax = 64 * 1024;
 static_assert(kInPlaceWriteBytesMax + kRequestHeaderBytes <= ReceiveBuffer::kContiguousMax);
 
 // How long a connection may take to fetch its last replies.
-inline constexpr Duration kDrainLongest = std::chrono::seconds(10);
+inline constexpr Duration kDrainLongest = std::chrono::seconds(limits::kNbdDrainSeconds);
 
 class ServerSession {
  public:
@@ -40,7 +40,8 @@ class ServerSession {
                 const Negotiated& negotiated, const HandOverLimits& hand_over);
 
   // Until the client says goodbye or vanishes, breaks the protocol (kProtocol, kLimit, with a
-  // note), or `stop` is cancelled; then finishes what runs and sends the replies. Once.
+  // note), or `stop` is cancelled; then finishes what runs and sends the replies. A client that
+  // does not take them within kDrainLongest is cut off: kTimeout, with a note. Once.
   Task<void> run(CancelToken stop);
 
   // this shard only; for tests
@@ -106,6 +107,7 @@ class ServerSession {
   Request* unfinished_ =
       nullptr;  // a write whose payload is received into its own memory, or skipped
   size_t receive_bytes_max_ = ReceiveBuffer::kPieceBytes;
+  bool is_cut_off_ = false;
   bool is_violated_ = false;
   Error violation_;
   uint64_t requests_ = 0;

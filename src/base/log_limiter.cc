@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Counting lines.
+#include "base/log_limiter.h"
+
+namespace ringdisk {
+
+bool LogLimiter::write(LogLevel level, std::chrono::nanoseconds now, std::string_view line) {
+  if (!log_.shows(level)) return false;
+  if (written_ == 0 || now - began_ >= period_) {
+    sum_up();
+    began_ = now;
+    written_ = 0;
+  }
+  if (written_ == lines_max_) return ++held_back_ == 1;
+  ++written_;
+  if (level == LogLevel::kWarning) {
+    log_.warning(line);
+  } else {
+    log_.info(line);
+  }
+  return false;
+}
+
+void LogLimiter::sum_up() {
+  if (held_back_ == 0) return;
+  log_.warning(std::to_string(held_back_) + " more lines about " + subject_ + " were left out");
+  held_back_ = 0;
+}
+
+}  // namespace ringdisk
