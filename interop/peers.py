@@ -242,10 +242,10 @@ class Server:
 
     It is ready when its standard output holds a line that begins with `ready_line`, or, without
     one, when the unix socket `socket_path` accepts a connection. PeerFailed if it ends before
-    that or takes too long. On SIGTERM it is expected to end with `exit_status`. `pid`,
-    `socket_path` and `log()` are for the caller."""
+    that or takes too long. On SIGTERM it is expected to end with `exit_status`. `environment` adds
+    to the caller's. `pid`, `socket_path` and `log()` are for the caller."""
 
-    def __init__(self, argv, socket_path=None, ready_line=None, exit_status=0):
+    def __init__(self, argv, socket_path=None, ready_line=None, exit_status=0, environment=None):
         if socket_path is None and ready_line is None:
             raise ValueError("nothing tells when the server is ready")
         self.argv = [str(word) for word in argv]
@@ -254,7 +254,8 @@ class Server:
         self._written = None
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=self._log,
-                                         stderr=subprocess.STDOUT)
+                                         stderr=subprocess.STDOUT,
+                                         env={**os.environ, **(environment or {})})
         self.pid = self._process.pid
         try:
             self._wait_until_ready(ready_line)
@@ -345,11 +346,11 @@ class Server:
             return client.connect_ex(self.socket_path) == 0
 
 
-def serve_ringdisk(images, socket_path, *arguments):
+def serve_ringdisk(images, socket_path, *arguments, environment=None):
     """`ringdisk serve` of one image or a list of them on a unix socket."""
     images = [images] if isinstance(images, (str, os.PathLike)) else images
     return Server([ringdisk_path(), "serve", *images, "--nbd", f"unix:{socket_path}", *arguments],
-                  socket_path, ready_line="ringdisk: ready")
+                  socket_path, ready_line="ringdisk: ready", environment=environment)
 
 
 def serve_qemu_nbd(image, socket_path, *arguments, image_format="qcow2"):

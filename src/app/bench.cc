@@ -78,6 +78,22 @@ std::string opening_line(const BenchOptions& options) {
   return line;
 }
 
+std::string closing_line(Duration elapsed) {
+  char line[64];
+  snprintf(line, sizeof line, "Run completed in %3.3f seconds.\n",
+           std::chrono::duration<double>(elapsed).count());
+  return line;
+}
+
+// What was measured until a signal came is of use, too.
+std::string interrupted_line(Duration elapsed, uint64_t done, uint64_t count) {
+  char line[128];
+  snprintf(line, sizeof line, "Run interrupted after %3.3f seconds and %llu of %llu requests.\n",
+           std::chrono::duration<double>(elapsed).count(), static_cast<unsigned long long>(done),
+           static_cast<unsigned long long>(count));
+  return line;
+}
+
 Task<void> run_job(BenchJob& job, CancelToken token, Duration& elapsed) {
   elapsed = co_await job.run(token);
 }
@@ -96,15 +112,16 @@ Task<void> bench(Program& program, const Arguments& arguments, DeviceNode& devic
   BenchJob job(program.world, device, options);
   ProgressReporter reporter(
       form, [&job] { return job.started(); }, [&options] { return options.count; });
+  const Instant began = program.world.clock.now();
   Duration elapsed{0};
-  CancelSource stop;
   auto body = [&](CancelToken token) { return run_job(job, token, elapsed); };
-  co_await run_long_job(program, reporter, stop, body);
-  if (is_quiet) co_return;
-  char line[64];
-  snprintf(line, sizeof line, "Run completed in %3.3f seconds.\n",
-           std::chrono::duration<double>(elapsed).count());
-  program.console.write(line);
+  Result<void> done = co_await run_long_job(program, reporter, body).result();
+  if (!is_quiet && done.ok()) program.console.write(closing_line(elapsed));
+  if (!is_quiet && program.stop.is_cancelled()) {
+    const Duration so_far = program.world.clock.now() - began;
+    program.console.write(interrupted_line(so_far, job.started(), options.count));
+  }
+  co_await std::move(done);
 }
 
 Task<int> run(Program& program, const Arguments& arguments) {
@@ -142,7 +159,6 @@ Command bench_command() {
       "  ringdisk bench -c 100000 -d 64 disk.qcow2\n"
       "  ringdisk bench -w -d 1 -s 64k -t none --flush-interval=100 scratch.qcow2\n";
   command.options = kOptions;
-  command.stops_cleanly = true;
   command.run = &run;
   return command;
 }

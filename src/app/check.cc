@@ -122,9 +122,8 @@ Task<void> check_watched(Program& program, const Arguments& arguments, ImageFile
   options.counts_bytes = false;
   ProgressReporter reporter(
       options, [&] { return checked.progress.done; }, [&] { return checked.progress.total; });
-  CancelSource stop;
   auto body = [&](CancelToken) { return check_once(program, image, checked); };
-  co_await run_long_job(program, reporter, stop, body);
+  co_await run_long_job(program, reporter, body);
 }
 
 int print_outcome(Program& program, const ImageFile& image, const CheckReport& report, bool as_json,
@@ -178,6 +177,8 @@ Command check_command() {
       "  ringdisk check disk.qcow2\n"
       "  ringdisk check --output=json -f qcow2 disk.qcow2\n";
   command.options = kOptions;
+  command.when_interrupted = ": the image may be right or damaged";
+  command.stop_way = StopWay::kFailsRequests;
   command.run = &run;
   return command;
 }

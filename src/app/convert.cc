@@ -12,32 +12,12 @@
 namespace ringdisk {
 namespace {
 
-// As a shell reports a process that a signal ended.
-constexpr int kExitSignal = 128;
-
-using Devices = std::vector<std::shared_ptr<DeviceNode>>;
-
-Task<void> open_sources(Program& program, ConvertRequest& request, Devices& sources) {
+Task<void> open_sources(Program& program, const ConvertRequest& request, Devices& sources) {
   OpenMode mode;
   mode.read_only = true;
   mode.share = request.share;
   mode.cache = request.source_cache;
-  Graph graph = program.graph();
-  for (ImageName& name : request.sources) {
-    std::shared_ptr<DeviceNode> source = co_await graph.open(name, mode);
-    sources.push_back(std::move(source));
-  }
-}
-
-// The first error among closings; all are closed.
-Task<void> close_all(Devices& devices) {
-  Result<void> all;
-  for (const std::shared_ptr<DeviceNode>& device : devices) {
-    Result<void> closed = co_await device->close().result();
-    if (all.ok()) all = std::move(closed);
-  }
-  devices.clear();
-  co_await std::move(all);
+  co_await open_devices(program, request.sources, mode, sources);
 }
 
 ByteCount total_size(const Devices& sources) {
@@ -101,9 +81,8 @@ Task<void> copy(Program& program, const ConvertRequest& request, const Devices& 
   CopyJob job(program.world, std::move(pointers), target, options);
   ProgressReporter reporter(
       request.progress, [&job] { return job.done_bytes(); }, [&job] { return job.total_bytes(); });
-  CancelSource stop;
   auto body = [&job](CancelToken token) { return job.run(token); };
-  co_await run_long_job(program, reporter, stop, body);
+  co_await run_long_job(program, reporter, body);
 }
 
 // Sets `is_touched` as soon as the target may hold other bytes than before.
@@ -161,11 +140,7 @@ Task<int> run(Program& program, const Arguments& arguments) {
   ConvertRequest request = co_await read_convert_request(program, arguments);
   Devices sources;
   Result<void> done = co_await convert(program, request, sources).result();
-  Result<void> closed = co_await close_all(sources).result();
-  if (!done.ok() && done.error().kind == ErrorKind::kCancelled) {
-    program.console.remark("ringdisk: convert was interrupted\n");
-    co_return kExitSignal + program.stop_signals.received();
-  }
+  Result<void> closed = co_await close_devices(sources).result();
   co_await std::move(done);
   co_await std::move(closed);
   co_return 0;
@@ -191,7 +166,6 @@ Command convert_command() {
       "  ringdisk convert -f qcow2 -O raw -t writeback disk.qcow2 disk.raw\n"
       "  ringdisk convert -n -O raw disk.qcow2 /dev/vg/disk\n";
   command.options = convert_options();
-  command.stops_cleanly = true;
   command.run = &run;
   return command;
 }

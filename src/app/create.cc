@@ -93,6 +93,7 @@ Command create_command() {
       "  ringdisk create -f qcow2 -b base.qcow2 -F qcow2 overlay.qcow2\n";
   command.options = kOptions;
   command.one_shard = true;
+  command.stop_way = StopWay::kFailsRequests;
   command.run = &run;
   return command;
 }

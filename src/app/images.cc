@@ -143,6 +143,25 @@ Task<ImageName> backing_image(Program& program, std::string filename,
   co_return std::move(name);
 }
 
+Task<void> open_devices(Program& program, std::span<const ImageName> names, OpenMode mode,
+                        Devices& devices) {
+  Graph graph = program.graph();
+  for (const ImageName& name : names) {
+    std::shared_ptr<DeviceNode> device = co_await graph.open(name, mode);
+    devices.push_back(std::move(device));
+  }
+}
+
+Task<void> close_devices(Devices& devices) {
+  Result<void> all;
+  for (const std::shared_ptr<DeviceNode>& device : devices) {
+    Result<void> closed = co_await device->close().result();
+    if (all.ok()) all = std::move(closed);
+  }
+  devices.clear();
+  co_await std::move(all);
+}
+
 std::string path_beside(std::string_view image, std::string_view named) {
   const size_t slash = image.rfind('/');
   if (named.starts_with('/') || slash == std::string_view::npos) return std::string(named);

@@ -53,6 +53,14 @@ Task<ImageDescription> describe_image(Program& program, ImageName name, OpenMode
 Task<ImageName> backing_image(Program& program, std::string filename,
                               const ImageDescription& description);
 
+using Devices = std::vector<std::shared_ptr<DeviceNode>>;
+
+// Opens disks, in order. On an error `devices` holds those that are open, to be closed.
+Task<void> open_devices(Program& program, std::span<const ImageName> names, OpenMode mode,
+                        Devices& devices);
+// Closes all; gives the first error among them.
+Task<void> close_devices(Devices& devices);
+
 // `named` as seen from the directory of `image`: where a relative backing file lies.
 std::string path_beside(std::string_view image, std::string_view named);
 

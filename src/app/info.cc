@@ -105,6 +105,7 @@ Command info_command() {
       "  ringdisk info --output=json --backing-chain overlay.qcow2\n";
   command.options = kOptions;
   command.one_shard = true;
+  command.stop_way = StopWay::kFailsRequests;
   command.run = &run;
   return command;
 }

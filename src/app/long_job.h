@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Running what takes long: beside it a reporter of its progress and a watch for stop signals, which
-// cancel it. Both end with it.
+// Running what takes long: beside it a reporter of its progress, which ends with it.
 //
-//   CancelSource stop;
 //   auto body = [&](CancelToken token) { return job.run(token); };
-//   co_await run_long_job(program, reporter, stop, body);
+//   co_await run_long_job(program, reporter, body);
 #pragma once
 
 #include "app/program.h"
@@ -21,23 +19,21 @@ Result<ProgressOptions> progress_options(Program& program, const Arguments& argu
 
 namespace long_job_internal {
 template <class F>
-Task<void> run_beside_watchers(Scope& scope, Program& program, ProgressReporter& reporter,
-                               CancelSource& stop, F& body) {
-  Shard& shard = Shard::current();
-  scope.spawn(program.stop_signals.watch(shard, stop, scope.token()));
-  scope.spawn(reporter.watch(shard, scope.token()));
-  Result<void> done = co_await body(stop.token()).result();
+Task<void> run_beside_reporter(Scope& scope, Program& program, ProgressReporter& reporter,
+                               F& body) {
+  scope.spawn(reporter.watch(Shard::current(), scope.token()));
+  Result<void> done = co_await body(program.stop.token()).result();
   scope.cancel();
   reporter.finish(done.ok());
   co_await std::move(done);
 }
 }  // namespace long_job_internal
 
-// Runs `body(token)`, which gives a Task<void>. On shard 0.
+// Runs `body(token)`, which gives a Task<void>; the token is that of Program::stop. On shard 0.
 template <class F>
-Task<void> run_long_job(Program& program, ProgressReporter& reporter, CancelSource& stop, F body) {
+Task<void> run_long_job(Program& program, ProgressReporter& reporter, F body) {
   auto beside = [&](Scope& scope) {
-    return long_job_internal::run_beside_watchers(scope, program, reporter, stop, body);
+    return long_job_internal::run_beside_reporter(scope, program, reporter, body);
   };
   co_await with_scope(beside);
 }

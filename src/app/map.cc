@@ -133,6 +133,8 @@ Command map_command() {
       "  ringdisk map --output=json --start-offset=1G --max-length=1M disk.qcow2\n";
   command.options = kOptions;
   command.one_shard = true;
+  command.when_interrupted = ": the list ends too early";
+  command.stop_way = StopWay::kFailsRequests;
   command.run = &run;
   return command;
 }

@@ -11,10 +11,10 @@
 
 #include "app/command_line.h"
 #include "app/console.h"
+#include "async/cancel.h"
 #include "async/task.h"
 #include "block/format_admin.h"
 #include "block/graph.h"
-#include "control/stop_signals.h"
 #include "runtime/world.h"
 
 namespace ringdisk {
@@ -32,13 +32,23 @@ struct Program {
   const Drivers& drivers;
   std::span<FormatAdmin* const> admins;
   const OpenGate& gate;
-  StopSignals& stop_signals;
   const Environment& environment;
+  // Cancelled on shard 0 by stop signals, as the command's StopWay says.
+  CancelSource& stop;
+  CancelSource& hurry;
 
   Diagnostics& diagnostics() const { return world.diagnostics; }
   Graph graph() const { return Graph(world, drivers, gate); }
   // The format called `name`; an error that lists the formats there are.
   Result<FormatAdmin*> find_admin(std::string_view name) const;
+};
+
+// What stop signals (SIGINT, SIGTERM, SIGHUP) do to a command. One more than it takes ends the
+// process.
+enum class StopWay : uint8_t {
+  kCancels,        // Program::stop is cancelled, and with it a job; who has none finishes
+  kFailsRequests,  // likewise, and requests to storages fail from then on (app/interruptible.h)
+  kDrains,         // as kCancels; a second signal cancels Program::hurry
 };
 
 struct Command {
@@ -50,7 +60,9 @@ struct Command {
   std::span<const OptionSpec> options;
   bool one_shard = false;          // it has no use for more
   bool last_word_is_name = false;  // even where it begins with '-' (a size: -1G)
-  bool stops_cleanly = false;      // a stop signal cancels it; others are simply ended
+  StopWay stop_way = StopWay::kCancels;
+  // What is said besides of one that a signal ended: ": the list is not complete".
+  std::string_view when_interrupted;
   // Gives the exit status. Its results are on the console, its errors are returned.
   Task<int> (*run)(Program& program, const Arguments& arguments);
 };

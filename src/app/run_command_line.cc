@@ -1,19 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 // From words to an exit status. Reading comes first, so that a mistyped option costs no threads.
-#include <cinttypes>
+#include <array>
+#include <atomic>
 #include <cstdio>
 #include <memory>
 
 #include "app/drivers.h"
+#include "app/interruptible.h"
 #include "app/program.h"
+#include "async/scope.h"
 #include "base/diagnostics.h"
 #include "base/limits.h"
 #include "control/process_world.h"
+#include "control/stop_signals.h"
+#include "jobs/stop_on_cancel.h"
+#include "runtime/shard.h"
 
 namespace ringdisk {
 namespace {
 
 constexpr int kExitFailed = 1;
+constexpr int kExitSignal = 128;  // plus the signal, as a shell reports it
 
 void print_error(const Diagnostics& diagnostics, const Error& error) {
   fprintf(stderr, "ringdisk: %s\n", diagnostics.describe(error).c_str());
@@ -63,25 +70,69 @@ void allow_paths(OpenGate& gate, const Arguments& arguments, std::string_view fr
   }
 }
 
+// How a command is told to stop. Made in main(), used on shard 0.
+struct Stop {
+  StopSignals signals;
+  CancelSource stop, hurry;
+  const std::array<CancelSource*, 2> sources = {&stop, &hurry};
+  std::atomic<bool> is_stopped{false};
+  StopOnCancel flag{stop.token(), is_stopped};
+
+  Result<void> start(const Command& command) {
+    RETURN_IF_ERROR(signals.start());
+    if (command.stop_way == StopWay::kFailsRequests) return {};
+    return ignore_broken_pipes();
+  }
+};
+
+// A command beside the watch for stop signals, which ends with it.
+Task<int> run_watched(Scope& scope, const Command& command, Program& program,
+                      const Arguments& arguments, Stop& stop) {
+  const std::span<CancelSource* const> sources(stop.sources);
+  const size_t count = command.stop_way == StopWay::kDrains ? 2 : 1;
+  scope.spawn(stop.signals.watch(Shard::current(), sources.first(count), scope.token()));
+  Result<int> exit_status = co_await command.run(program, arguments).result();
+  scope.cancel();
+  co_return std::move(exit_status);
+}
+
+// The exit status of a command that ended with `error`, where a signal is the cause.
+Result<int> end_interrupted(const Command& command, Console& console, int signal, Error error) {
+  if (signal == 0 || error.kind != ErrorKind::kCancelled) return error;
+  RETURN_IF_ERROR(console.flush());
+  console.remark("ringdisk: " + std::string(command.name) + " was interrupted" +
+                 std::string(command.when_interrupted) + "\n");
+  return kExitSignal + signal;
+}
+
 Result<int> run_in_world(const Command& command, const Arguments& arguments,
                          const Environment& environment, Diagnostics& diagnostics) {
   ASSIGN_OR_RETURN(ProcessWorldOptions options,
                    world_options(command, arguments, environment, diagnostics));
-  StopSignals stop_signals;
-  if (command.stops_cleanly) RETURN_IF_ERROR(stop_signals.start());
+  Stop stop;
+  RETURN_IF_ERROR(stop.start(command));
   OpenGate gate(diagnostics);
   allow_paths(gate, arguments, environment.allow_path);
-  const Drivers drivers = make_drivers();
+  const Drivers all_drivers = make_drivers();
+  const Drivers drivers = command.stop_way == StopWay::kFailsRequests
+                              ? interruptible_drivers(all_drivers, stop.is_stopped)
+                              : all_drivers;
   const std::vector<std::unique_ptr<FormatAdmin>> admins = make_format_admins();
   std::vector<FormatAdmin*> admin_pointers;
   for (const auto& admin : admins) admin_pointers.push_back(admin.get());
   Console console;
   ProcessWorld process(options, diagnostics);
   RETURN_IF_ERROR(process.start());
-  Program program{process.world(), console,    drivers, admin_pointers, gate,
-                  stop_signals,    environment};
-  auto root = [&](Shard&) { return command.run(program, arguments); };
-  ASSIGN_OR_RETURN(int exit_status, process.run(root));
+  Program program{process.world(), console,   drivers,   admin_pointers, gate,
+                  environment,     stop.stop, stop.hurry};
+  auto watched = [&](Scope& scope) {
+    return run_watched(scope, command, program, arguments, stop);
+  };
+  auto root = [&](Shard&) { return with_scope(watched); };
+  Result<int> exit_status = process.run(root);
+  if (!exit_status.ok()) {
+    return end_interrupted(command, console, stop.signals.received(), exit_status.error());
+  }
   RETURN_IF_ERROR(console.flush());
   return exit_status;
 }

@@ -3,8 +3,8 @@
 #include <array>
 
 #include "app/images.h"
-#include "app/long_job.h"
 #include "app/program.h"
+#include "async/scope.h"
 #include "base/diagnostics.h"
 #include "base/log.h"
 #include "control/service_notice.h"
@@ -34,8 +34,6 @@ struct ServeRequest {
   OpenMode mode;
   std::string pid_file;
 };
-
-using Devices = std::vector<std::shared_ptr<DeviceNode>>;
 
 std::string base_name(const std::string& path) {
   const size_t slash = path.rfind('/');
@@ -97,25 +95,6 @@ Result<ServeRequest> read_arguments(Program& program, const Arguments& arguments
   return request;
 }
 
-Task<void> open_images(Program& program, const ServeRequest& request, Devices& devices) {
-  Graph graph = program.graph();
-  for (const ImageName& name : request.images) {
-    std::shared_ptr<DeviceNode> device = co_await graph.open(name, request.mode);
-    devices.push_back(std::move(device));
-  }
-}
-
-// The first error among closings; all are closed.
-Task<void> close_images(Devices& devices) {
-  Result<void> all;
-  for (const std::shared_ptr<DeviceNode>& device : devices) {
-    Result<void> closed = co_await device->close().result();
-    if (all.ok()) all = std::move(closed);
-  }
-  devices.clear();
-  co_await std::move(all);
-}
-
 std::vector<nbd::ExportOptions> make_exports(const ServeRequest& request, const Devices& devices) {
   std::vector<nbd::ExportOptions> exports;
   for (size_t i = 0; i < devices.size(); ++i) {
@@ -154,21 +133,45 @@ Task<void> announce(Program& program, const ServeRequest& request, const nbd::Se
   co_await notify(program, "READY=1");
 }
 
-Task<void> serve(Program& program, const ServeRequest& request, const Devices& devices) {
+// Tells the service manager of a stop when it comes, not when it is done.
+class StopNotice final : public CancelListener {
+ public:
+  StopNotice(Scope& scope, Program& program) : scope_(scope), program_(program) {
+    program.stop.token().listen(*this);
+  }
+  void on_cancel() override { scope_.spawn(notify(program_, "STOPPING=1")); }
+
+ private:
+  Scope& scope_;
+  Program& program_;
+};
+
+Task<void> serve_until_stopped(Scope& scope, Program& program, nbd::Server& server) {
+  StopNotice notice(scope, program);
+  co_await server.run(program.stop.token(), program.hurry.token());
+}
+
+// A user who waits wants to know for what.
+void tell_of_waiting(Program& program, uint32_t clients) {
+  const bool is_one = clients == 1;
+  program.console.remark("ringdisk: stopping: " + std::to_string(clients) +
+                         (is_one ? " client has" : " clients have") +
+                         " requests under way or replies not taken yet; cut off after " +
+                         std::to_string(limits::kNbdDrainSeconds) +
+                         " seconds, or at once at a second signal\n");
+}
+
+Task<void> serve(Program& program, ServeRequest& request, const Devices& devices) {
+  request.server.on_waiting = [&program](uint32_t clients) { tell_of_waiting(program, clients); };
   nbd::Server server(program.world, request.server, make_exports(request, devices));
   co_await server.listen();
   PidFile pid_file;
   co_await announce(program, request, server, pid_file);
-  ProgressReporter no_progress(
-      ProgressOptions(), [] { return 0; }, [] { return 0; });
-  CancelSource stop;
-  auto body = [&server](CancelToken token) { return server.run(token); };
-  co_await run_long_job(program, no_progress, stop, body);
-  co_await notify(program, "STOPPING=1");
+  co_await with_scope(&serve_until_stopped, program, server);
 }
 
-Task<void> open_and_serve(Program& program, const ServeRequest& request, Devices& devices) {
-  co_await open_images(program, request, devices);
+Task<void> open_and_serve(Program& program, ServeRequest& request, Devices& devices) {
+  co_await open_devices(program, request.images, request.mode, devices);
   co_await serve(program, request, devices);
 }
 
@@ -176,7 +179,7 @@ Task<int> run(Program& program, const Arguments& arguments) {
   ServeRequest request = co_await read_arguments(program, arguments);
   Devices devices;
   Result<void> served = co_await open_and_serve(program, request, devices).result();
-  Result<void> closed = co_await close_images(devices).result();
+  Result<void> closed = co_await close_devices(devices).result();
   co_await std::move(served);
   co_await std::move(closed);
   co_return 0;
@@ -192,17 +195,17 @@ Command serve_command() {
       "IMAGE [IMAGE ...] --nbd ADDRESS [--name NAME] [--read-only] [--cache MODE]\n"
       "                [--pid-file FILE] [-f FMT]";
   command.text =
-      "Serves each IMAGE as an NBD export on all cores until SIGTERM or SIGINT; then everything "
-      "is\n"
-      "flushed and closed. When clients can connect a line 'ringdisk: ready on ADDRESS' appears "
-      "on\n"
-      "standard output, and the service manager is told (sd_notify). A single image is the export\n"
-      "with the empty name; several are called by their file names, or by --name in order.\n";
+      "Serves each IMAGE as an NBD export on all cores until SIGTERM or SIGINT; then finishes the\n"
+      "requests under way, flushes and closes everything. Clients that do not take their replies\n"
+      "are cut off after 10 seconds, or at a second signal. When clients can connect, a line\n"
+      "'ringdisk: ready on ADDRESS' appears on standard output and the service manager is told\n"
+      "(sd_notify). A single image is the export with the empty name; several are called by their\n"
+      "file names, or by --name, one for each, in order.\n";
   command.examples =
       "  ringdisk serve disk.qcow2 --nbd unix:/run/disk.sock\n"
       "  ringdisk serve --read-only a.qcow2 b.raw --nbd tcp:127.0.0.1:10809 --name a --name b\n";
   command.options = kOptions;
-  command.stops_cleanly = true;
+  command.stop_way = StopWay::kDrains;
   command.run = &run;
   return command;
 }

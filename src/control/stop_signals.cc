@@ -10,6 +10,7 @@
 #include <csignal>
 
 #include "runtime/shard.h"
+#include "runtime/socket_stream.h"
 
 namespace ringdisk {
 namespace {
@@ -23,36 +24,52 @@ sigset_t stop_set() {
   return set;
 }
 
-}  // namespace
-
-Result<void> StopSignals::start() {
-  sigset_t set = stop_set();
-  int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-  if (fd < 0) return Error::from_errno(errno, "signalfd");
-  signals_ = FileDescriptor(fd);
-  sigaddset(&set, SIGPIPE);  // a peer that has gone is an errno, not the end
+Result<void> block(const sigset_t& set) {
   if (int failed = pthread_sigmask(SIG_BLOCK, &set, nullptr); failed != 0) {
     return Error::from_errno(failed, "block signals");
   }
   return {};
 }
 
-void StopSignals::take_signal(CancelSource& source) {
-  signalfd_siginfo came;
-  if (read(signals_.get(), &came, sizeof came) != sizeof came) return;
-  received_ = static_cast<int>(came.ssi_signo);
-  sigset_t set = stop_set();
-  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-  source.cancel();
+}  // namespace
+
+Result<void> StopSignals::start() {
+  const sigset_t set = stop_set();
+  int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (fd < 0) return Error::from_errno(errno, "signalfd");
+  signals_ = FileDescriptor(fd);
+  return block(set);
 }
 
-Task<void> StopSignals::watch(Shard& shard, CancelSource& source, CancelToken token) {
-  while (is_started() && received_ == 0) {
+Result<void> ignore_broken_pipes() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGPIPE);
+  return block(set);
+}
+
+// False: there was none after all.
+bool StopSignals::take_signal() {
+  signalfd_siginfo came;
+  if (read(signals_.get(), &came, sizeof came) != sizeof came) return false;
+  received_ = static_cast<int>(came.ssi_signo);
+  return true;
+}
+
+Task<void> StopSignals::watch(Shard& shard, std::span<CancelSource* const> sources,
+                              CancelToken token) {
+  while (!sources.empty()) {
     Result<void> ready =
         co_await wait_until_ready(shard, signals_.get(), IoOpcode::kPollIn, token).result();
     if (token.is_cancelled()) co_return;
     co_await std::move(ready);
-    take_signal(source);
+    if (!take_signal()) continue;
+    if (sources.size() == 1) {
+      const sigset_t set = stop_set();
+      pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+    }
+    sources.front()->cancel();
+    sources = sources.subspan(1);
   }
 }
 

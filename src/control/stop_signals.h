@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// StopSignals: SIGINT, SIGTERM and SIGHUP as a cancellation on shard 0. The signals are blocked for
+// StopSignals: SIGINT, SIGTERM and SIGHUP as cancellations on shard 0. The signals are blocked for
 // the whole process before any thread starts and read from a signalfd through the shard's loop, so
-// no code of ours runs in a signal handler. The first one asks for a clean stop; from then on they
-// have their usual effect again, so that a second one ends a process that hangs.
+// no code of ours runs in a signal handler. The first one asks for a clean stop, the second one, of
+// a command that knows the difference, for a stop at once; from then on they have their usual
+// effect again, so that one more ends a process that hangs.
 //
 //   StopSignals signals;                       // in main(), before the threads
 //   RETURN_IF_ERROR(signals.start());
-//   ... on shard 0:  scope.spawn(signals.watch(shard, source, scope.token()));
+//   ... on shard 0:  scope.spawn(signals.watch(shard, sources, scope.token()));
 #pragma once
+
+#include <span>
 
 #include "async/cancel.h"
 #include "async/task.h"
-#include "runtime/socket_stream.h"
+#include "runtime/file_descriptor.h"
 
 namespace ringdisk {
 
@@ -24,23 +27,24 @@ class StopSignals {
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
 
-  // Blocks the signals and SIGPIPE in the calling thread and all that it starts later.
+  // Blocks the signals in the calling thread and all that it starts later.
   Result<void> start();
 
-  bool is_started() const { return signals_.get() >= 0; }
+  // The first signal cancels the first of `sources`, which outlive the task, the second one the
+  // second. Ends when there is none left, or without an error when `token` is cancelled. Once.
+  Task<void> watch(Shard& shard, std::span<CancelSource* const> sources, CancelToken token);
 
-  // Cancels `source` when a signal comes. Ends then, at once if not started, or without an error
-  // when `token` is cancelled.
-  Task<void> watch(Shard& shard, CancelSource& source, CancelToken token);
-
-  // The signal that came, or 0.
+  // The newest signal that came, or 0.
   int received() const { return received_; }
 
  private:
-  void take_signal(CancelSource& source);
+  bool take_signal();
 
   FileDescriptor signals_;
   int received_ = 0;
 };
+
+// A peer or a reader that went away is an errno, not the end (SIGPIPE). In main(), as start().
+Result<void> ignore_broken_pipes();
 
 }  // namespace ringdisk

@@ -9,6 +9,7 @@
 
 #include "async/scope.h"
 #include "base/check.h"
+#include "jobs/stop_on_cancel.h"
 #include "runtime/next_turn.h"
 #include "runtime/shard.h"
 
@@ -17,15 +18,6 @@ namespace {
 
 // Requests of one worker that end at once between two turns of its shard.
 constexpr uint64_t kRequestsPerTurn = 64;
-
-class StopOnCancel final : public CancelListener {
- public:
-  explicit StopOnCancel(std::atomic<bool>& stopped) : stopped_(stopped) {}
-  void on_cancel() override { stopped_.store(true, std::memory_order_relaxed); }
-
- private:
-  std::atomic<bool>& stopped_;
-};
 
 }  // namespace
 
@@ -152,9 +144,8 @@ Task<void> BenchJob::run_on(Shard& shard) {
 }
 
 Task<Duration> BenchJob::run(CancelToken cancel) {
-  StopOnCancel listener(stopped_);
+  StopOnCancel listener(cancel, stopped_);
   if (cancel.is_cancelled()) co_return Error::of(ErrorKind::kCancelled, "bench");
-  cancel.listen(listener);
   auto one = [this](size_t index) { return run_on(*world_.shards[index]); };
   co_await when_all(shards_used_, one);
   if (cancel.is_cancelled()) co_return Error::of(ErrorKind::kCancelled, "bench");

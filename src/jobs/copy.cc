@@ -9,6 +9,7 @@
 #include "async/scope.h"
 #include "base/check.h"
 #include "jobs/copy_lane.h"
+#include "jobs/stop_on_cancel.h"
 #include "runtime/shard.h"
 
 namespace ringdisk {
@@ -22,16 +23,6 @@ uint64_t granule_for(const CopyOptions& options, const FormatLimits& target) {
   if (options.sparse_bytes == 0 || target.maps_directly) return options.sparse_bytes;
   return std::max(options.sparse_bytes, std::min(target.cluster_size.value(), kGranuleMax));
 }
-
-// Stops the lanes when the job is cancelled.
-class StopOnCancel final : public CancelListener {
- public:
-  explicit StopOnCancel(std::atomic<bool>& stopped) : stopped_(stopped) {}
-  void on_cancel() override { stopped_.store(true, std::memory_order_relaxed); }
-
- private:
-  std::atomic<bool>& stopped_;
-};
 
 }  // namespace
 
@@ -82,9 +73,7 @@ Task<void> CopyJob::flush_target() {
 }
 
 Task<void> CopyJob::run(CancelToken cancel) {
-  StopOnCancel listener(stopped_);
-  if (cancel.is_cancelled()) stop();
-  cancel.listen(listener);
+  StopOnCancel listener(cancel, stopped_);
   auto one = [this](size_t index) { return copy_on(*world_.shards[index]); };
   co_await when_all(world_.shards.size(), one);
   if (cancel.is_cancelled()) co_await fail(Error::of(ErrorKind::kCancelled, "copy"));

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ctrl-C in the middle of every command that may take long: it ends at once with the status a shell
+expects (128 plus the signal), says so in one line, says what of its work is there, and leaves no
+half image behind."""
+import os
+import signal
+import subprocess
+import time
+
+import peers
+
+MIB = 1 << 20
+TIMEOUT_S = 30
+
+
+class Interrupted(peers.Case):
+    def start(self, *arguments):
+        return subprocess.Popen([peers.ringdisk_path(), *map(str, arguments)],
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE)
+
+    def interrupt(self, process, sent=signal.SIGINT):
+        """What it says (both streams, from now on) once it has been interrupted as it should."""
+        self.assertIsNone(process.poll(), "it ended too soon to be interrupted")
+        process.send_signal(sent)
+        output, errors = process.communicate(timeout=TIMEOUT_S)
+        self.assertEqual(process.returncode, 128 + sent, errors.decode())
+        self.assertEqual(len(errors.decode().splitlines()), 1, errors.decode())
+        return output.decode(), errors.decode()
+
+    def wait_for_blocks(self, path, process):
+        """Until `path` has begun to be written."""
+        limit = time.monotonic() + TIMEOUT_S
+        while not path.exists() or path.stat().st_blocks == 0:
+            self.assertIsNone(process.poll())
+            self.assertLess(time.monotonic(), limit)
+            time.sleep(0.005)
+
+    def test_bench_says_how_far_it_came(self):
+        disk = self.directory / "disk.raw"
+        disk.write_bytes(os.urandom(MIB))
+        process = self.start("bench", "-f", "raw", "-c", "2000000000", disk)
+        self.assertTrue(process.stdout.readline().startswith(b"Sending 2000000000 read"))
+        time.sleep(0.05)
+        output, errors = self.interrupt(process)
+        self.assertRegex(output, r"Run interrupted after \d+\.\d{3} seconds and [1-9]\d* of "
+                                 r"2000000000 requests\.")
+        self.assertIn("bench was interrupted", errors)
+
+    def test_map_says_that_its_list_is_not_complete(self):
+        disk = self.directory / "disk.raw"
+        with open(disk, "wb") as file:
+            for i in range(20000):  # more text than a pipe holds
+                file.seek(i * 8192)
+                file.write(b"x" * 4096)
+        process = self.start("map", "--output=json", "-f", "raw", disk)
+        self.assertEqual(process.stdout.read(1), b"[")
+        output, errors = self.interrupt(process)
+        self.assertIn("map was interrupted: the list ends too early", errors)
+        self.assertFalse(output.rstrip().endswith("]"), "it looks complete")
+
+    def test_check_says_that_nothing_is_known(self):
+        disk = self.directory / "disk.qcow2"
+        peers.ringdisk("create", "-q", "-f", "qcow2", "-o",
+                       "cluster_size=512,preallocation=metadata", disk, "2G")
+        process = self.start("check", "--progress=json", disk)
+        self.assertIn(b"progress", process.stdout.readline())
+        _, errors = self.interrupt(process)
+        self.assertIn("check was interrupted: the image may be right or damaged", errors)
+
+    def test_create_leaves_no_half_image(self):
+        disk = self.directory / "disk.raw"
+        process = self.start("create", "-q", "-f", "raw", "-o", "preallocation=full", disk, "200G")
+        self.wait_for_blocks(disk, process)
+        _, errors = self.interrupt(process, signal.SIGTERM)
+        self.assertIn("create was interrupted", errors)
+        self.assertFalse(disk.exists())
+
+    def test_convert_over_a_target_that_was_there_says_what_it_is_now(self):
+        source, target = self.directory / "source.raw", self.directory / "target.raw"
+        for path in (source, target):
+            with open(path, "wb") as file:
+                file.truncate(1 << 40)
+        process = self.start("convert", "-n", "-S", "0", "-f", "raw", "-O", "raw", source, target)
+        self.wait_for_blocks(target, process)
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=TIMEOUT_S)[1].decode()
+        self.assertEqual(process.returncode, 128 + signal.SIGINT)
+        self.assertIn("target.raw: holds only a part of the source", errors)
+        self.assertIn("convert was interrupted", errors)
+
+    def test_a_reader_that_goes_away_ends_map_quietly(self):
+        disk = self.directory / "disk.raw"
+        with open(disk, "wb") as file:
+            for i in range(20000):
+                file.seek(i * 8192)
+                file.write(b"x" * 4096)
+        process = self.start("map", "-f", "raw", disk)
+        process.stdout.read(1)
+        process.stdout.close()
+        process.stdout = None
+        errors = process.communicate(timeout=TIMEOUT_S)[1]
+        self.assertEqual((process.returncode, errors), (-signal.SIGPIPE, b""))
+
+
+if __name__ == "__main__":
+    peers.main()
