@@ -86,6 +86,40 @@ class Output(peers.Case):
             self.assertEqual(peers.ringdisk("map", *image).stdout,
                              peers.qemu_img("map", *image).stdout)
 
+    def test_a_description_of_a_file_alone_is_its_bytes(self):
+        disk = self.make_qcow2("disk.qcow2")
+        alone = f"driver=file,filename={disk}"
+        ours = json.loads(peers.ringdisk("info", "--output=json", "--image-opts", alone).stdout)
+        theirs = json.loads(peers.qemu_img("info", "--output=json", "--image-opts", alone).stdout)
+        for key in ("format", "virtual-size", "filename"):
+            self.assertEqual(ours[key], theirs[key], key)
+        self.assertEqual(ours["format"], "file")
+        self.assertEqual(peers.ringdisk("check", "--image-opts", alone, expect=None).returncode,
+                         peers.qemu_img("check", "--image-opts", alone, expect=None).returncode)
+        copy = self.directory / "copy"
+        peers.ringdisk("convert", "-O", "raw", "--image-opts", alone, copy)
+        self.assertEqual(copy.read_bytes()[:512], disk.read_bytes()[:512])
+        part = f"driver=raw,offset=64k,size=4k,file.filename={disk}"
+        for program in (peers.ringdisk, peers.qemu_img):
+            shown = json.loads(program("info", "--output=json", "--image-opts", part).stdout)
+            self.assertEqual(shown["virtual-size"], 4096)
+
+    def test_the_map_of_nothing_is_an_empty_list(self):
+        empty, disk = self.directory / "empty.raw", self.make_raw()
+        empty.touch()
+        for words in ([empty], ["--max-length=0", disk], ["--start-offset=1T", disk]):
+            done = peers.ringdisk("map", "--output=json", "-f", "raw", *words)
+            self.assertEqual(json.loads(done.stdout), [])
+        self.assertEqual(peers.ringdisk("map", "-f", "raw", empty).stdout,
+                         peers.qemu_img("map", "-f", "raw", empty).stdout)
+
+    def test_the_help_of_options_is_laid_out_as_qemu_imgs(self):
+        for image_format in ("raw", "qcow2"):
+            words = ["create", "-f", image_format, "-o", "help", "x"]
+            theirs = {line.split("- ")[0] for line in peers.qemu_img(*words).stdout.splitlines()}
+            for line in peers.ringdisk(*words).stdout.splitlines():
+                self.assertIn(line.split("- ")[0], theirs)
+
     def test_create(self):
         for number, options in enumerate((["-f", "raw"], ["-f", "raw", "-o", "preallocation=full"],
                                           ["-f", "qcow2"],
@@ -220,6 +254,60 @@ class BadInput(peers.Case):
         self.refused("frobnicate", says=["frobnicate"])
         self.assertFalse(new.exists())
 
+    def test_options_of_descriptions_are_named(self):
+        disk = self.directory / "disk.qcow2"
+        peers.ringdisk("create", "-q", "-f", "qcow2", disk, "1M")
+        for command in ("info", "check", "map"):
+            for option in ("colour", "file.colour"):
+                self.refused(command, "--image-opts",
+                             f"driver=qcow2,file.filename={disk},{option}=red",
+                             says=["disk.qcow2", "colour"])
+            self.refused(command, "--image-opts", f"driver=file,filename={disk},colour=red",
+                         says=["disk.qcow2", "colour"])
+            # Refused by qemu-img, too.
+            for description in (f"driver=qcow2,filename={disk}", f"filename={disk}"):
+                self.refused(command, "--image-opts", description, says=["file.filename="])
+                peers.qemu_img(command, "--image-opts", description, expect=1)
+        peers.ringdisk("info", "--image-opts",
+                       f"driver=qcow2,l2-cache-size=1M,file.filename={disk},file.locking=off")
+
+    def test_errors_of_create_name_the_image(self):
+        new = self.directory / "new"
+        for options, named in (("cluster_size=3k", "cluster"), ("cluster_size=big", "cluster_size"),
+                               ("lazy_refcounts=perhaps", "lazy_refcounts"), ("compat=9", "compat"),
+                               ("colour=red", "colour"), ("=red", "no name"), ("size=1Q", "1Q")):
+            self.refused("create", "-f", "qcow2", "-o", options, new,
+                         *([] if "size=1" in options else ["1M"]), says=[str(new), named])
+        self.refused("create", "-f", "raw", "-o", "preallocation=metadata", new, "1M",
+                     says=[str(new), "preallocation"])
+        self.refused("create", new, "1Q", says=[str(new), "1Q"])
+        self.assertFalse(new.exists())
+
+    def test_exports_without_a_name_of_their_own_are_refused(self):
+        disk = self.directory / "disk.raw"
+        disk.write_bytes(bytes(4096))
+        for names in (["--name", "a"], ["--name", "a", "--name", "b", "--name", "c"]):
+            self.refused("serve", "-f", "raw", disk, disk, *names, "--nbd",
+                         f"unix:{self.directory}/sock", says=["--name", "2 images"])
+
+    def test_an_image_does_not_become_part_of_its_own_backing_chain(self):
+        for name, backing in (("a", None), ("b", "a"), ("c", "b")):
+            below = ["-b", f"{backing}.qcow2", "-F", "qcow2"] if backing else []
+            peers.ringdisk("create", "-q", "-f", "qcow2", *below,
+                           self.directory / f"{name}.qcow2", "1M")
+        target = self.directory / "a.qcow2"
+        before = target.read_bytes()
+        self.refused("create", "-q", "-f", "qcow2", "-b", "c.qcow2", "-F", "qcow2", target,
+                     says=["a.qcow2", "own backing file", "c.qcow2"])
+        self.refused("convert", "-O", "qcow2", "-B", "c.qcow2", "-F", "qcow2",
+                     self.directory / "b.qcow2", target, says=["a.qcow2"])
+        self.assertEqual(target.read_bytes(), before)
+        # Nothing is wrong with a new one on top, nor with one that nobody looks at.
+        peers.ringdisk("create", "-q", "-f", "qcow2", "-b", "c.qcow2", "-F", "qcow2",
+                       self.directory / "d.qcow2")
+        peers.ringdisk("create", "-q", "-f", "qcow2", "-u", "-b", "absent", "-F", "raw",
+                       self.directory / "e.qcow2", "1M")
+
     def test_an_image_is_not_its_own_backing_file(self):
         path = self.directory / "base.qcow2"
         peers.ringdisk("create", "-q", "-f", "qcow2", path, "1M")
@@ -251,8 +339,10 @@ class BadInput(peers.Case):
         disk = self.directory / "disk.raw"
         pattern_bytes = os.urandom(MIB)
         disk.write_bytes(pattern_bytes)
-        self.refused("convert", "-f", "raw", disk, disk, says=["disk.raw"])
-        self.assertEqual(disk.read_bytes(), pattern_bytes)
+        for words in ([], ["-n"]):
+            self.refused("convert", *words, "-f", "raw", disk, disk,
+                         says=["disk.raw", "source and target are the same image"])
+            self.assertEqual(disk.read_bytes(), pattern_bytes)
 
     def test_a_target_that_is_too_small(self):
         disk, small = self.directory / "disk.raw", self.directory / "small.raw"

@@ -32,7 +32,7 @@ Task<void> refuse_same_file(Program& program, const ConvertRequest& request) {
     for (const ImageName& source : request.sources) {
       if (!is_same_file(token, source.text(), request.target.text())) continue;
       return usage_error(program.diagnostics(),
-                         request.target.text() + ": is both source and target");
+                         request.target.text() + ": source and target are the same image");
     }
     return {};
   };
@@ -113,8 +113,8 @@ Task<void> clear_up(Program& program, const ConvertRequest& request) {
 
 Task<void> convert_opened(Program& program, ConvertRequest& request, const Devices& sources) {
   bool is_touched = !request.keeps_target;
+  co_await refuse_same_file(program, request);
   if (!request.keeps_target) {
-    co_await refuse_same_file(program, request);
     request.new_target.size = total_size(sources);
     co_await create_image(program, request.new_target);
   }
@@ -132,11 +132,8 @@ Task<void> convert(Program& program, ConvertRequest& request, Devices& sources) 
 }
 
 Task<int> run(Program& program, const Arguments& arguments) {
-  if (wants_option_help(arguments.values("o"))) {
-    FormatAdmin* admin = co_await program.find_admin(arguments.value("O").value_or("raw"));
-    program.console.write(option_help(*admin));
-    co_return 0;
-  }
+  bool was_help = co_await print_option_help(program, arguments, "O");
+  if (was_help) co_return 0;
   ConvertRequest request = co_await read_convert_request(program, arguments);
   Devices sources;
   Result<void> done = co_await convert(program, request, sources).result();

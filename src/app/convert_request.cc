@@ -98,7 +98,8 @@ Result<void> read_target(Program& program, const Arguments& arguments, ConvertRe
   }
   if (request.target_is_zero) return usage_error(diagnostics, "--target-is-zero needs -n");
   ASSIGN_OR_RETURN(target.admin, program.find_admin(arguments.value("O").value_or("raw")));
-  ASSIGN_OR_RETURN(target.options, new_image_options(arguments.values("o"), diagnostics));
+  ASSIGN_OR_RETURN(target.options,
+                   new_image_options(arguments.values("o"), target.filename, diagnostics));
   return take_backing(arguments, arguments.has("b") ? "b" : "B", target, diagnostics);
 }
 

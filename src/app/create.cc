@@ -20,24 +20,23 @@ constexpr std::array<OptionSpec, 6> kOptions = {{
     kQuietOption,
 }};
 
+// The size as it is written on the command line; empty: it is not.
+std::string asked_size(const Arguments& arguments, NewImage& image) {
+  std::string text = image.options.take("size").value_or("");
+  return arguments.names().size() > 1 ? arguments.names()[1] : text;
+}
+
 // The size to create: as given, or that of the backing image.
 Task<ByteCount> size_of_new(Program& program, const Arguments& arguments, NewImage& image) {
   Diagnostics& diagnostics = program.diagnostics();
-  if (arguments.names().size() > 1) {
-    const std::string& text = arguments.names()[1];
+  const std::string text = asked_size(arguments, image);
+  if (!text.empty()) {
     Result<uint64_t> size = parse_size(text);
-    if (!size.ok()) {
-      co_return usage_error(diagnostics, "invalid image size '" + text +
-                                             "'; write a number with k, M, G, T, P or E behind it");
-    }
-    co_return ByteCount(size.value());
+    if (size.ok()) co_return ByteCount(size.value());
+    co_return usage_error(diagnostics, image.filename + ": invalid image size '" + text +
+                                           "'; write a number with k, M, G, T, P or E behind it");
   }
-  if (std::optional<std::string> text = image.options.take("size")) {
-    Result<uint64_t> size = parse_size(*text);
-    if (!size.ok()) co_return usage_error(diagnostics, "invalid image size '" + *text + "'");
-    co_return ByteCount(size.value());
-  }
-  if (image.backing_name.empty() || arguments.has("u")) {
+  if (image.backing_name.empty() || image.backing_is_trusted) {
     co_return usage_error(diagnostics, image.filename + ": creating an image needs a size");
   }
   co_return co_await backing_size(program, image).result();
@@ -54,19 +53,18 @@ Result<NewImage> read_arguments(Program& program, const Arguments& arguments) {
   NewImage image;
   image.filename = name.filename;
   ASSIGN_OR_RETURN(image.admin, program.find_admin(format));
-  ASSIGN_OR_RETURN(image.options, new_image_options(arguments.values("o"), diagnostics));
+  image.backing_is_trusted = arguments.has("u");
+  ASSIGN_OR_RETURN(image.options,
+                   new_image_options(arguments.values("o"), image.filename, diagnostics));
   RETURN_IF_ERROR(take_backing(arguments, "b", image, diagnostics));
   return image;
 }
 
 Task<int> run(Program& program, const Arguments& arguments) {
-  if (wants_option_help(arguments.values("o"))) {
-    FormatAdmin* admin = co_await program.find_admin(arguments.value("f").value_or("raw"));
-    program.console.write(option_help(*admin));
-    co_return 0;
-  }
+  bool was_help = co_await print_option_help(program, arguments, "f");
+  if (was_help) co_return 0;
   NewImage image = co_await read_arguments(program, arguments);
-  const bool must_exist = !image.backing_name.empty() && !arguments.has("u");
+  const bool must_exist = !image.backing_name.empty() && !image.backing_is_trusted;
   if (must_exist) co_await backing_size(program, image);
   image.size = co_await size_of_new(program, arguments, image);
   if (!arguments.has("q")) {

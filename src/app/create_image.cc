@@ -9,6 +9,7 @@
 
 #include "app/images.h"
 #include "base/diagnostics.h"
+#include "base/limits.h"
 #include "runtime/blocking_pool.h"
 
 namespace ringdisk {
@@ -24,13 +25,62 @@ CreateRequest request_of(const NewImage& image) {
   return request;
 }
 
+OpenMode describing_mode() {
+  OpenMode mode;
+  mode.read_only = mode.no_backing = mode.keep_clean = true;
+  return mode;
+}
+
+Result<ImageName> first_backing(Program& program, const NewImage& image) {
+  const std::string path = path_beside(image.filename, image.backing_name);
+  return parse_image_name(path, image.backing_format, false, program.diagnostics());
+}
+
+// `by_way_of`: what leads from the image to `below`; empty: it names it itself.
+Task<void> refuse_same(Program& program, const NewImage& image, const std::string& below,
+                       const std::string& by_way_of) {
+  auto compare = [&](Blocking token) -> Result<void> {
+    if (!is_same_file(token, below, image.filename)) return {};
+    std::string text = image.filename + ": would be its own backing file";
+    if (!by_way_of.empty()) text += ", by way of '" + by_way_of + "'";
+    return usage_error(program.diagnostics(), text);
+  };
+  co_await run_blocking(program.world.blocking, compare);
+}
+
+// An image that backs itself could never be opened, and what it held would be lost. Names are
+// followed as far as they could be opened afterwards; where that ends, so does the danger.
+Task<void> refuse_loop(Program& program, const NewImage& image) {
+  ImageName below = co_await first_backing(program, image);
+  co_await refuse_same(program, image, below.filename, "");
+  if (image.backing_is_trusted) co_return;
+  for (uint32_t depth = 0; depth < limits::kBackingDepthMax; ++depth) {
+    const std::string path = below.filename;
+    Result<ImageDescription> description =
+        co_await describe_image(program, std::move(below), describing_mode()).result();
+    if (depth == 0 && !description.ok()) co_await fail(description.error());
+    if (!description.ok() || description.value().backing_name.empty()) co_return;
+    const std::string next_path = path_beside(path, description.value().backing_name);
+    co_await refuse_same(program, image, next_path, image.backing_name);
+    Result<ImageName> next = co_await backing_image(program, path, description.value()).result();
+    if (!next.ok()) co_return;
+    below = std::move(next).value();
+  }
+}
+
 }  // namespace
 
-Result<Options> new_image_options(const std::vector<std::string>& words, Diagnostics& diagnostics) {
+Error about_image(Diagnostics& diagnostics, const Error& error, const std::string& filename) {
+  return error.node != 0 ? error : at_node(error, diagnostics.add_node(filename));
+}
+
+Result<Options> new_image_options(const std::vector<std::string>& words,
+                                  const std::string& filename, Diagnostics& diagnostics) {
   Options all;
   for (const std::string& word : words) {
-    ASSIGN_OR_RETURN(Options options, Options::parse(word, diagnostics));
-    for (const auto& [key, value] : options.values()) all.set(key, value);
+    Result<Options> options = Options::parse(word, diagnostics);
+    if (!options.ok()) return about_image(diagnostics, options.error(), filename);
+    for (const auto& [key, value] : options.value().values()) all.set(key, value);
   }
   return all;
 }
@@ -53,28 +103,27 @@ Result<void> take_backing(const Arguments& arguments, std::string_view key, NewI
 }
 
 Task<ByteCount> backing_size(Program& program, const NewImage& image) {
-  const std::string path = path_beside(image.filename, image.backing_name);
-  ImageName name =
-      co_await parse_image_name(path, image.backing_format, false, program.diagnostics());
-  OpenMode mode;
-  mode.read_only = mode.no_backing = mode.keep_clean = true;
-  ImageDescription description = co_await describe_image(program, std::move(name), mode);
+  ImageName name = co_await first_backing(program, image);
+  ImageDescription description =
+      co_await describe_image(program, std::move(name), describing_mode());
   co_return description.virtual_size;
 }
 
-bool wants_option_help(const std::vector<std::string>& words) {
+Result<bool> print_option_help(Program& program, const Arguments& arguments,
+                               std::string_view format_key) {
   auto asks = [](const std::string& word) { return word == "help" || word == "?"; };
-  return std::any_of(words.begin(), words.end(), asks);
-}
-
-std::string option_help(const FormatAdmin& admin) {
+  const std::vector<std::string> words = arguments.values("o");
+  if (std::none_of(words.begin(), words.end(), asks)) return false;
+  ASSIGN_OR_RETURN(FormatAdmin * admin,
+                   program.find_admin(arguments.value(format_key).value_or("raw")));
   std::string text = "Supported options:\n";
-  for (const auto& [option, meaning] : admin.create_options()) {
+  for (const auto& [option, meaning] : admin->create_options()) {
     std::string line = "  " + option;
-    line.resize(std::max<size_t>(line.size(), 25), ' ');
-    text += line + "- " + meaning + "\n";
+    line.resize(std::max<size_t>(line.size(), 24), ' ');
+    text += line + " - " + meaning + "\n";
   }
-  return text;
+  program.console.write(text);
+  return true;
 }
 
 std::string formatting_line(const NewImage& image) {
@@ -86,12 +135,8 @@ std::string formatting_line(const NewImage& image) {
 }
 
 Task<void> create_image(Program& program, const NewImage& image) {
-  // An image that backs itself could never be opened, and what it held would be lost.
+  if (!image.backing_name.empty()) co_await refuse_loop(program, image);
   auto kind = [&](Blocking token) -> Result<PathKind> {
-    const std::string backing = path_beside(image.filename, image.backing_name);
-    if (!image.backing_name.empty() && is_same_file(token, backing, image.filename)) {
-      return usage_error(program.diagnostics(), image.filename + ": is its own backing file");
-    }
     return kind_of_path(token, image.filename);
   };
   PathKind before = co_await run_blocking(program.world.blocking, kind);
@@ -103,7 +148,9 @@ Task<void> create_image(Program& program, const NewImage& image) {
     Result<void> removed = co_await remove_file(program, image.filename).result();
     static_cast<void>(removed.ok());
   }
-  co_await std::move(created);
+  if (!created.ok()) {
+    co_await fail(about_image(program.diagnostics(), created.error(), image.filename));
+  }
 }
 
 Task<void> remove_file(Program& program, const std::string& filename) {

@@ -15,10 +15,14 @@ struct NewImage {
   ByteCount size;
   Options options;  // of the format
   std::string backing_name, backing_format;
+  bool backing_is_trusted = false;  // -u: nobody looks at it
 };
 
-// All -o of a command line as one.
-Result<Options> new_image_options(const std::vector<std::string>& words, Diagnostics& diagnostics);
+// All -o of a command line as one. Errors name the image.
+Result<Options> new_image_options(const std::vector<std::string>& words,
+                                  const std::string& filename, Diagnostics& diagnostics);
+// `error`, about the image `filename` unless it says of whom it speaks.
+Error about_image(Diagnostics& diagnostics, const Error& error, const std::string& filename);
 
 // Moves what -b (or -B, as `key` says) and -F, or backing_file= and backing_fmt= of the options,
 // say into `image`. A backing file without a format is refused.
@@ -28,14 +32,16 @@ Result<void> take_backing(const Arguments& arguments, std::string_view key, NewI
 // The virtual size of the backing image; an error where it cannot be used.
 Task<ByteCount> backing_size(Program& program, const NewImage& image);
 
-// Whether "-o help" was asked for, and the answer.
-bool wants_option_help(const std::vector<std::string>& words);
-std::string option_help(const FormatAdmin& admin);
+// Prints what "-o help" asks for, about the format that option `format_key` names; false: it was
+// not asked for.
+Result<bool> print_option_help(Program& program, const Arguments& arguments,
+                               std::string_view format_key);
 
 // "Formatting 'x', fmt=qcow2 …", as qemu-img create says it.
 std::string formatting_line(const NewImage& image);
 
-// Makes it, in place of what was there. On an error nothing is left that was not there before.
+// Makes it, in place of what was there, unless that is in its own backing chain. On an error
+// nothing is left that was not there before, and the error names the image.
 Task<void> create_image(Program& program, const NewImage& image);
 
 // Removes `filename` if it is a regular file, on a thread that may block.

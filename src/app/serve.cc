@@ -44,13 +44,14 @@ std::string base_name(const std::string& path) {
 Result<void> name_exports(const Arguments& arguments, ServeRequest& request,
                           Diagnostics& diagnostics) {
   request.export_names = arguments.values("name");
-  if (request.export_names.size() > request.images.size()) {
-    return usage_error(diagnostics, "more --name than images");
+  const size_t names = request.export_names.size(), images = request.images.size();
+  if (names != 0 && names != images) {
+    return usage_error(diagnostics, std::to_string(images) + " images and " +
+                                        std::to_string(names) +
+                                        " --name: give each image one, in order, or give none");
   }
-  if (request.export_names.empty() && request.images.size() == 1) {
-    request.export_names.emplace_back();
-  }
-  for (size_t i = request.export_names.size(); i < request.images.size(); ++i) {
+  if (names == 0 && images == 1) request.export_names.emplace_back();
+  for (size_t i = request.export_names.size(); i < images; ++i) {
     request.export_names.push_back(base_name(request.images[i].text()));
   }
   for (size_t i = 0; i < request.export_names.size(); ++i) {
