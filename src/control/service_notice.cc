@@ -57,7 +57,11 @@ Result<void> PidFile::write(Blocking, const std::string& path, Diagnostics& diag
       return refuse(failed);
     }
   }
-  if (rename(fresh.c_str(), path.c_str()) != 0) return refuse(errno);
+  if (rename(fresh.c_str(), path.c_str()) != 0) {
+    const int failed = errno;
+    unlink(fresh.c_str());
+    return refuse(failed);
+  }
   path_ = path;
   return {};
 }
