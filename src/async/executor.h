@@ -59,6 +59,10 @@ class Executor {
 
   FramePool& frames() { return frames_; }
 
+  // How often a lock (Mutex, Semaphore, RangeLock, BlockLock) was asked for here; for budget tests.
+  void note_lock() { ++locks_; }
+  uint64_t locks() const { return locks_; }
+
   // From now on ready coroutines run in an order drawn from `seed`.
   void shuffle(uint64_t seed);
 
@@ -73,6 +77,7 @@ class Executor {
   size_t first_ = 0;
   size_t count_ = 0;
   FramePool frames_;
+  uint64_t locks_ = 0;
   Random random_{0};
   bool shuffled_ = false;
 };

@@ -8,6 +8,7 @@ namespace ringdisk {
 
 RangeGuard::RangeGuard(RangeLock& lock, uint64_t begin, uint64_t end)
     : lock_(lock), entry_(begin, end) {
+  Executor::current().note_lock();
   lock_.entries_.push_back(entry_);
 }
 

@@ -54,6 +54,7 @@ class Semaphore {
    public:
     Acquire(Semaphore& semaphore, uint64_t units) : semaphore_(semaphore), units_(units) {
       CHECK_LE(units, semaphore.total_);
+      Executor::current().note_lock();
     }
     bool await_ready() {
       if (!semaphore_.waiting_.empty() || semaphore_.free_ < units_) return false;

@@ -22,6 +22,7 @@ bool BlockLock::is_first(const BlockGuard& guard) {
 }
 
 bool BlockGuard::enqueue() {
+  Executor::current().note_lock();
   std::lock_guard lock(lock_.mutex_);
   lock_.guards_.push_back(*this);
   queued_ = true;

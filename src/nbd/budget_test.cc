@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the life of a cached 4 KiB read costs (ARCHITECTURE.md tells it), as
-// numbers that must not grow: coroutine frames, allocations, system calls (sends and receives of
-// the stream), pieces of memory, shards.
+// What the life of a cached 4 KiB read costs (ARCHITECTURE.md tells it), as numbers that must not
+// grow: coroutine frames, allocations, locks, requests to the storage, system calls (sends and
+// receives of the stream), copies of the payload, shards. For raw and qcow2, over a storage that
+// answers at once and over one that suspends.
 //
-// The session runs over a stream and a disk that allocate nothing themselves, so that every
-// allocation seen is the session's or the block layer's.
+// The session runs over a stream and a storage that allocate nothing themselves, so that every
+// allocation seen is the session's, the format's or the block layer's.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <new>
 #include <string>
@@ -15,6 +18,8 @@
 #include "nbd/test_client.h"
 #include "nodes/mem.h"
 #include "nodes/raw.h"
+#include "nodes/storage_filter.h"
+#include "qcow2/image_fixture_test.h"
 #include "sim/sim_world.h"
 
 namespace {
@@ -49,7 +54,75 @@ namespace ringdisk::nbd {
 namespace {
 
 constexpr uint64_t kDiskBytes = 1 << 20;
+constexpr size_t kReadRequestBytes = 28;
 constexpr uint32_t kDepth = 64;
+
+// Where the newest kDepth pieces of payload lay, for telling whether bytes were copied.
+struct Places {
+  std::array<const std::byte*, kDepth> newest{};
+  uint64_t count = 0;
+
+  void note(const std::byte* place) { newest[count++ % kDepth] = place; }
+  std::array<const std::byte*, kDepth> sorted() const {
+    std::array<const std::byte*, kDepth> all = newest;
+    std::sort(all.begin(), all.end());
+    return all;
+  }
+};
+
+// What a storage was asked to read, and into which memory. With `suspends` a read takes a moment.
+struct StorageNotes {
+  bool suspends = false;
+  uint64_t reads = 0, bytes = 0;
+  Places targets;
+};
+
+class NotingQueue final : public FilterQueue {
+ public:
+  NotingQueue(std::unique_ptr<StorageQueue> child, StorageNotes& notes, MemContent& content,
+              Shard& shard)
+      : FilterQueue(std::move(child)), notes_(notes), content_(content), shard_(shard) {}
+
+  // As many frames as a driver of its own would have: one.
+  Task<void> read(HostOffset offset, MutableBuffers target) override {
+    ++notes_.reads;
+    notes_.bytes += target.size();
+    notes_.targets.note(target.single().data());
+    if (notes_.suspends) return read_later(offset, target);
+    return child().read(offset, target);
+  }
+
+ private:
+  Task<void> read_later(HostOffset offset, MutableBuffers target) {
+    Result<void> slept = co_await shard_.sleep(std::chrono::microseconds(10));
+    co_await std::move(slept);
+    content_.memory().read(offset, target.single());
+  }
+
+  StorageNotes& notes_;
+  MemContent& content_;
+  Shard& shard_;
+};
+
+class NotingNode final : public StorageFilter {
+ public:
+  NotingNode(std::shared_ptr<MemContent> content, StorageNotes& notes)
+      : StorageFilter(
+            std::make_unique<SharedStorage>(std::make_unique<MemNode>("mem", 1, content))),
+        content_(std::move(content)),
+        notes_(notes) {}
+  const char* driver() const override { return "noting"; }
+  Task<std::unique_ptr<StorageQueue>> open_queue(Shard& shard) override {
+    std::unique_ptr<StorageQueue> below = co_await child().open_queue(shard);
+    std::unique_ptr<StorageQueue> queue =
+        std::make_unique<NotingQueue>(std::move(below), notes_, *content_, shard);
+    co_return std::move(queue);
+  }
+
+ private:
+  const std::shared_ptr<MemContent> content_;
+  StorageNotes& notes_;
+};
 
 // Gives what it is fed, and counts what it is told.
 class ScriptedStream final : public Stream {
@@ -74,6 +147,7 @@ class ScriptedStream final : public Stream {
       // why: the address shows whether the payload is still the buffer the device filled
       bool is_pool_memory = reinterpret_cast<uintptr_t>(piece.data()) % kBufferAlignment == 0;
       payload_pieces += piece.size() == 4096 && is_pool_memory;
+      if (piece.size() == 4096) payloads.note(piece.data());
     });
     if (bytes_sent >= bytes_awaited) answered_.set();
     co_return;
@@ -92,6 +166,7 @@ class ScriptedStream final : public Stream {
 
   uint64_t receives = 0, sends = 0, bytes_sent = 0, bytes_awaited = 0;
   uint64_t pieces_sent = 0, payload_pieces = 0;
+  Places payloads;
 
  private:
   Bytes fed_;
@@ -102,12 +177,15 @@ class ScriptedStream final : public Stream {
 struct Counts {
   uint64_t operator_new = 0, frames_system = 0, buffers_system = 0;
   uint64_t sends = 0, receives = 0, pieces = 0, payload_pieces = 0;
-  uint64_t frames_at_once = 0, frames_each = 0;
+  uint64_t frames_at_once = 0, frames_each = 0, locks = 0;
+  uint64_t storage_reads = 0, storage_bytes = 0;
+  bool sent_from_where_it_was_read = false;
 };
 
 struct Budget {
   Shard& shard;
   ScriptedStream& stream;
+  StorageNotes& notes;
 
   // One batch of `count` reads or writes, answered completely.
   Task<void> run_batch(const std::string& requests, uint64_t reply_bytes) {
@@ -125,7 +203,10 @@ struct Budget {
     uint64_t live = frames.live();
     uint64_t allocated = frames.allocated_total();
     frames.restart_live_max();
-    co_await run_batch(requests, reply_bytes);
+    // As run_batch, without a frame of its own.
+    Event& answered = stream.answered_after(reply_bytes);
+    stream.feed(as_bytes(requests));
+    co_await answered.wait();
     Counts after = now();
     counts.operator_new = after.operator_new - before.operator_new;
     counts.frames_system = after.frames_system - before.frames_system;
@@ -134,8 +215,12 @@ struct Budget {
     counts.receives = after.receives - before.receives;
     counts.pieces = after.pieces - before.pieces;
     counts.payload_pieces = after.payload_pieces - before.payload_pieces;
+    counts.locks = after.locks - before.locks;
+    counts.storage_reads = after.storage_reads - before.storage_reads;
+    counts.storage_bytes = after.storage_bytes - before.storage_bytes;
+    counts.sent_from_where_it_was_read = notes.targets.sorted() == stream.payloads.sorted();
     counts.frames_at_once = frames.live_max() - live;
-    counts.frames_each = (frames.allocated_total() - allocated) / kDepth;
+    counts.frames_each = (frames.allocated_total() - allocated) / requests_in(requests);
   }
   Counts now() {
     Counts counts;
@@ -146,7 +231,14 @@ struct Budget {
     counts.receives = stream.receives;
     counts.pieces = stream.pieces_sent;
     counts.payload_pieces = stream.payload_pieces;
+    counts.locks = shard.executor().locks();
+    counts.storage_reads = notes.reads;
+    counts.storage_bytes = notes.bytes;
     return counts;
+  }
+  // Of reads, which have no payload; with one it is an overestimate of which nobody makes use.
+  static uint64_t requests_in(const std::string& requests) {
+    return std::min<uint64_t>(kDepth, requests.size() / kReadRequestBytes);
   }
 };
 
@@ -162,15 +254,49 @@ struct Case {
   std::string requests;
   uint64_t reply_bytes = 0;
   bool structured = false;
+  bool is_qcow2 = false;
+  bool suspends = false;
   Counts counts;
 };
 
+std::unique_ptr<SharedStorage> noting_storage(std::shared_ptr<MemContent> content,
+                                              StorageNotes& notes) {
+  return std::make_unique<SharedStorage>(std::make_unique<NotingNode>(std::move(content), notes));
+}
+
+// Every byte is written, so that every cluster is allocated and its entry in memory.
+Task<void> fill(DeviceNode& device, Shard& shard) {
+  std::unique_ptr<DeviceQueue> queue = co_await device.open_queue(shard);
+  const std::string bytes(kDiskBytes, 'd');
+  const ConstBuffers source(as_bytes(bytes));
+  co_await queue->write(GuestOffset(0), source, WriteOptions());
+  co_await queue->flush();
+}
+
+Task<std::shared_ptr<DeviceNode>> open_disk(Shard& shard, const World& world, const Case& measured,
+                                            StorageNotes& notes) {
+  std::shared_ptr<DeviceNode> device;
+  if (measured.is_qcow2) {
+    auto content = std::make_shared<MemContent>();
+    std::unique_ptr<SharedStorage> storage = noting_storage(content, notes);
+    const qcow2::TestImage image;
+    co_await qcow2::create_test_image(image, *storage, ByteCount(kDiskBytes));
+    device = co_await qcow2::open_test_image(world, image, nullptr, std::move(storage), false);
+  } else {
+    auto content = std::make_shared<MemContent>(ByteCount(kDiskBytes));
+    auto raw = std::make_unique<RawNode>(noting_storage(content, notes), ByteCount(0),
+                                         ByteCount(kDiskBytes));
+    device = std::make_shared<DeviceNode>("disk", 2, std::move(raw), nullptr);
+  }
+  co_await fill(*device, shard);
+  notes.suspends = measured.suspends;
+  co_return std::move(device);
+}
+
 Task<void> run_case(Shard& shard, const World& world, Case& measured) {
-  auto storage =
-      std::make_unique<SharedStorage>(std::make_unique<MemNode>("mem", 1, ByteCount(kDiskBytes)));
-  auto raw = std::make_unique<RawNode>(std::move(storage), ByteCount(0), ByteCount(kDiskBytes));
+  StorageNotes notes;
   ExportOptions options;
-  options.device = std::make_shared<DeviceNode>("disk", 2, std::move(raw), nullptr);
+  options.device = co_await open_disk(shard, world, measured, notes);
   Export served(options, world.shards.size());
   Negotiated negotiated;
   negotiated.served = &served;
@@ -180,7 +306,7 @@ Task<void> run_case(Shard& shard, const World& world, Case& measured) {
     ReceiveBuffer input(stream, shard.buffers());
     HandOverLimits hand_over;
     ServerSession session(world, stream, input, negotiated, hand_over);
-    Budget budget{shard, stream};
+    Budget budget{shard, stream, notes};
     auto body = [&session, &budget, &measured](Scope& scope) {
       return measure_session(scope, session, budget, measured.requests, measured.reply_bytes,
                              measured.counts);
@@ -202,9 +328,9 @@ Counts measure(Case measured) {
   return measured.counts;
 }
 
-std::string requests(uint16_t type, const std::string& payload) {
+std::string requests(uint16_t type, const std::string& payload, uint64_t count = kDepth) {
   std::string bytes;
-  for (uint64_t i = 0; i < kDepth; ++i) {
+  for (uint64_t i = 0; i < count; ++i) {
     bytes += be32(0x25609513) + be16(0) + be16(type) + be64(i) + be64(i * 4096) + be32(4096);
     bytes += payload;
   }
@@ -215,22 +341,62 @@ void expect_lean(const Counts& counts) {
   EXPECT_EQ(counts.operator_new, 0u);
   EXPECT_EQ(counts.frames_system, 0u);
   EXPECT_EQ(counts.buffers_system, 0u);
-  // perform, the funnel, access, the storage's driver
-  EXPECT_LE(counts.frames_each, 4u);
+  EXPECT_EQ(counts.locks, 0u);
 }
 
-TEST(BudgetTest, CachedReadsOf4KiB) {
+// perform, the funnel, access, the storage's driver; what the session needs besides is shared by
+// the whole batch.
+constexpr uint64_t kFramesEach = 4;
+
+// One request to the storage for each, and its bytes are sent from where the storage put them.
+void expect_direct(const Counts& counts) {
+  EXPECT_EQ(counts.storage_reads, kDepth);
+  EXPECT_EQ(counts.storage_bytes, kDepth * 4096u);
+  EXPECT_EQ(counts.payload_pieces, kDepth);
+  EXPECT_TRUE(counts.sent_from_where_it_was_read);
+}
+
+Case cached_reads(bool is_qcow2, bool suspends, uint64_t count = kDepth) {
   Case reads;
-  reads.requests = requests(0, "");
-  reads.reply_bytes = kDepth * (16 + 4096);
-  Counts counts = measure(reads);
+  reads.requests = requests(0, "", count);
+  reads.reply_bytes = count * (16 + 4096);
+  reads.is_qcow2 = is_qcow2;
+  reads.suspends = suspends;
+  return reads;
+}
+
+class BudgetOfFormatTest : public ::testing::TestWithParam<bool> {};
+
+TEST_P(BudgetOfFormatTest, CachedReadsOf4KiB) {
+  Counts counts = measure(cached_reads(GetParam(), false));
   expect_lean(counts);
-  EXPECT_LE(counts.frames_at_once, 4u);
+  expect_direct(counts);
+  EXPECT_LE(counts.frames_each, kFramesEach);
+  EXPECT_LE(counts.frames_at_once, kFramesEach);
   EXPECT_EQ(counts.receives, 1u);
   EXPECT_EQ(counts.sends, 1u) << "replies of one batch leave in one call";
   EXPECT_EQ(counts.pieces, 2 * kDepth);
-  EXPECT_EQ(counts.payload_pieces, kDepth) << "the payload is sent from where the device put it";
 }
+
+TEST_P(BudgetOfFormatTest, AReadThatWaitsForItsStorageHasFourFrames) {
+  Counts counts = measure(cached_reads(GetParam(), true, 1));
+  expect_lean(counts);
+  EXPECT_EQ(counts.frames_at_once, kFramesEach);
+  EXPECT_EQ(counts.storage_reads, 1u);
+  EXPECT_EQ(counts.sends, 1u);
+}
+
+TEST_P(BudgetOfFormatTest, ManyReadsThatWaitHaveNoMoreEach) {
+  Counts counts = measure(cached_reads(GetParam(), true));
+  expect_lean(counts);
+  expect_direct(counts);
+  EXPECT_LE(counts.frames_each, kFramesEach);
+  EXPECT_EQ(counts.frames_at_once, kFramesEach * kDepth);
+  EXPECT_EQ(counts.receives, 1u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, BudgetOfFormatTest, ::testing::Bool(),
+                         [](const auto& is_qcow2) { return is_qcow2.param ? "qcow2" : "raw"; });
 
 TEST(BudgetTest, CachedStructuredReadsOf4KiB) {
   Case reads;
@@ -239,7 +405,8 @@ TEST(BudgetTest, CachedStructuredReadsOf4KiB) {
   reads.structured = true;
   Counts counts = measure(reads);
   expect_lean(counts);
-  EXPECT_LE(counts.frames_at_once, 4u);
+  EXPECT_LE(counts.frames_each, kFramesEach);
+  EXPECT_LE(counts.frames_at_once, kFramesEach);
   EXPECT_EQ(counts.sends, 1u);
   EXPECT_EQ(counts.payload_pieces, kDepth);
 }
@@ -250,6 +417,7 @@ TEST(BudgetTest, WritesOf4KiB) {
   writes.reply_bytes = kDepth * 16;
   Counts counts = measure(writes);
   expect_lean(counts);
+  EXPECT_LE(counts.frames_each, kFramesEach);
   // 64 requests with their payload are a little more than the receive buffer holds.
   EXPECT_LE(counts.receives, 3u);
   EXPECT_LE(counts.sends, 3u);
