@@ -70,6 +70,7 @@ struct Command {
 // Each in the file of its name.
 Command bench_command();
 Command check_command();
+Command commit_command();
 Command convert_command();
 Command create_command();
 Command info_command();

@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""An overlay committed into its backing image, raw or qcow2, larger, smaller or as large: the
+backing image then reads as the overlay did, and the overlay holds nothing any more and reads the
+same."""
+import pattern
+import peers
+
+KIB, MIB = 1 << 10, 1 << 20
+SIZE = 4 * MIB
+SEED = 20241122
+
+
+class CommitTest(peers.Case):
+    """base <- top, with content in both."""
+
+    def setUp(self):
+        super().setUp()
+        self.base = self.directory / "base.img"
+        self.top = self.directory / "top.qcow2"
+        self.wanted = self.directory / "wanted.raw"
+        self.raw = self.directory / "data.raw"
+
+    def make(self, base_format, base_size=SIZE, top_size=SIZE, options=()):
+        pattern.sparse(base_size, SEED).write(self.raw)
+        peers.qemu_img("convert", "-f", "raw", "-O", base_format, self.raw, self.base)
+        peers.qemu_img("create", "-f", "qcow2", "-b", self.base.name, "-F", base_format, *options,
+                       self.top, str(top_size))
+        peers.qemu_io(self.top, ["write -P 17 100k 300k", "write -z 1M 256k", "discard 2M 512k",
+                                 f"write -P 18 {top_size - 64 * KIB} 64k"])
+        peers.qemu_img("convert", "-f", "qcow2", "-O", "raw", self.top, self.wanted)
+
+    def require(self, image, image_format):
+        peers.qemu_img("compare", "-f", "raw", "-F", image_format, self.wanted, image)
+
+    def test_the_backing_image_takes_all_and_the_image_is_empty(self):
+        for base_format in ("raw", "qcow2"):
+            for base_size, top_size in ((SIZE, SIZE), (3 * MIB, SIZE), (SIZE, 3 * MIB)):
+                for options in ((), ("-o", "cluster_size=4k")):
+                    with self.subTest(base=base_format, base_size=base_size, top_size=top_size):
+                        self.make(base_format, base_size, top_size, options)
+                        done = peers.ringdisk("commit", self.top)
+                        self.assertEqual(done.stdout, "Image committed.\n")
+                        peers.qemu_check(self.top)
+                        self.require(self.top, "qcow2")
+                        self.assertFalse(any(one["depth"] == 0 and one["data"]
+                                             for one in peers.qemu_map(self.top)))
+                        if top_size >= base_size:
+                            self.require(self.base, base_format)
+                        self.top.unlink()
+
+    def test_an_image_that_is_kept(self):
+        self.make("qcow2")
+        before = self.top.read_bytes()
+        peers.ringdisk("commit", "-d", "-q", "-f", "qcow2", self.top)
+        self.assertEqual(self.top.read_bytes(), before)
+        self.require(self.base, "qcow2")
+        peers.qemu_check(self.base)
+
+    def test_snapshots_of_the_image_survive(self):
+        self.make("raw")
+        peers.ringdisk("snapshot", "-c", "kept", self.top)
+        peers.ringdisk("commit", self.top)
+        peers.qemu_check(self.top)
+        peers.ringdisk("snapshot", "-a", "kept", self.top)
+        self.require(self.top, "qcow2")
+
+    def test_refusals(self):
+        self.make("raw")
+        done = peers.ringdisk("commit", "-f", "raw", self.base, expect=1)
+        self.assertIn("has no backing image", done.stderr)
+        done = peers.ringdisk("commit", "-b", "other.img", self.top, expect=1)
+        self.assertIn("'other.img' is not its backing image", done.stderr)
+
+
+if __name__ == "__main__":
+    peers.main(needs=["qemu-img", "qemu-io"])

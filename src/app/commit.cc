@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// ringdisk commit: what an image holds goes down into its backing image. In this order, so that a
+// crash at any moment loses nothing: the backing image grows where it is smaller, receives what the
+// image holds, is flushed; only then is the image emptied.
+#include <array>
+
+#include "app/image_command_options.h"
+#include "app/images.h"
+#include "app/long_job.h"
+#include "app/program.h"
+#include "base/diagnostics.h"
+#include "jobs/copy.h"
+
+namespace ringdisk {
+namespace {
+
+constexpr std::array<OptionSpec, 9> kOptions = {{
+    kImageFormatOption,
+    {'t', "", "CACHE", "cache mode of both images (default: writeback)"},
+    {'b', "", "BASE", "the backing image to commit to; only the one right below is supported"},
+    {'d', "", "", "leave the image as it is; else it is emptied when all has gone down"},
+    kProgressFlag,
+    kProgressOption,
+    {'r', "", "RATE", "a rate limit is not supported yet"},
+    kQuietOption,
+    kImageOptsOption,
+}};
+
+// What is asked for, and the two images it is about.
+struct Commit {
+  ImageName top, base;
+  CacheMode cache = CacheMode::kWriteback;
+  bool keeps_top = false;
+  ProgressOptions progress;
+};
+
+Result<void> refuse_unsupported(const Arguments& arguments, Diagnostics& diagnostics) {
+  if (!arguments.has("r")) return {};
+  return diagnostics.explain(Error::of(ErrorKind::kUnsupported, "commit"), "-r is not supported");
+}
+
+// The image right below, as the image names it.
+Task<ImageName> find_base(Program& program, const Arguments& arguments, const ImageName& top) {
+  OpenMode mode;
+  mode.read_only = mode.no_backing = mode.keep_clean = true;
+  ImageFile image = co_await open_image_file(program, top, mode);
+  const std::string filename = image.filename;
+  Result<ImageDescription> described = co_await describe_image(program, image).result();
+  Result<void> closed = co_await image.storage->node->close().result();
+  const ImageDescription description = co_await std::move(described);
+  co_await std::move(closed);
+  if (description.backing_name.empty()) {
+    co_await fail(usage_error(program.diagnostics(), top.text() + ": has no backing image"));
+  }
+  ImageName base = co_await backing_image(program, filename, description);
+  const std::string asked = arguments.value("b").value_or(description.backing_name);
+  if (asked != description.backing_name && asked != base.filename) {
+    co_await fail(usage_error(program.diagnostics(),
+                              top.text() + ": '" + asked + "' is not its backing image, '" +
+                                  description.backing_name + "' is; commit one step at a time"));
+  }
+  co_return std::move(base);
+}
+
+Task<void> grow_base(Program& program, const Commit& commit, ByteCount size) {
+  OpenMode mode;
+  mode.no_backing = true;
+  mode.cache = commit.cache;
+  ImageFile image = co_await open_image_file(program, commit.base, mode);
+  Graph graph = program.graph();
+  co_await image.admin->resize(graph, std::move(image.storage), size);
+}
+
+Task<void> copy_down(Program& program, const Commit& commit, DeviceNode& top, DeviceNode& base) {
+  CopyOptions options;
+  options.target_has_backing = true;  // what the image itself does not hold is below already
+  CopyJob job(program.world, {&top}, base, options);
+  ProgressReporter reporter(
+      commit.progress, [&job] { return job.done_bytes(); }, [&job] { return job.total_bytes(); });
+  auto body = [&job](CancelToken token) { return job.run(token); };
+  co_await run_long_job(program, reporter, body);
+}
+
+Task<std::shared_ptr<DeviceNode>> open_base(Program& program, const Commit& commit,
+                                            ByteCount size) {
+  OpenMode mode;
+  mode.cache = commit.cache;
+  Graph graph = program.graph();
+  std::shared_ptr<DeviceNode> base = co_await graph.open(commit.base, mode);
+  if (base->size() >= size) co_return std::move(base);
+  co_await base->close();
+  co_await grow_base(program, commit, size);
+  co_return co_await graph.open(commit.base, mode);
+}
+
+Task<void> commit_from(Program& program, const Commit& commit, DeviceNode& top) {
+  std::shared_ptr<DeviceNode> base = co_await open_base(program, commit, top.size());
+  Result<void> copied = co_await copy_down(program, commit, top, *base).result();
+  Result<void> closed = co_await base->close().result();
+  co_await std::move(copied);
+  co_await std::move(closed);
+}
+
+Task<void> commit_down(Program& program, const Commit& commit) {
+  OpenMode mode;
+  mode.read_only = mode.no_backing = true;
+  mode.cache = commit.cache;
+  Graph graph = program.graph();
+  std::shared_ptr<DeviceNode> top = co_await graph.open(commit.top, mode);
+  Result<void> committed = co_await commit_from(program, commit, *top).result();
+  Result<void> closed = co_await top->close().result();
+  co_await std::move(committed);
+  co_await std::move(closed);
+}
+
+Task<void> empty_top(Program& program, const Commit& commit) {
+  OpenMode mode;
+  mode.no_backing = true;
+  mode.cache = commit.cache;
+  ImageFile image = co_await open_image_file(program, commit.top, mode);
+  Graph graph = program.graph();
+  co_await image.admin->make_empty(graph, std::move(image.storage));
+}
+
+Task<int> run(Program& program, const Arguments& arguments) {
+  Diagnostics& diagnostics = program.diagnostics();
+  co_await refuse_unsupported(arguments, diagnostics);
+  std::string word = co_await single_name(arguments, diagnostics);
+  Commit commit;
+  commit.top = co_await source_argument(arguments, word, diagnostics);
+  commit.cache = co_await cache_argument(arguments, "t", CacheMode::kWriteback, diagnostics);
+  commit.keeps_top = arguments.has("d");
+  commit.progress = co_await progress_options(program, arguments, "commit");
+  commit.base = co_await find_base(program, arguments, commit.top);
+  co_await commit_down(program, commit);
+  if (!commit.keeps_top) co_await empty_top(program, commit);
+  if (!arguments.has("q")) program.console.write("Image committed.\n");
+  co_return 0;
+}
+
+}  // namespace
+
+Command commit_command() {
+  Command command;
+  command.name = "commit";
+  command.summary = "write what an image holds into its backing image";
+  command.synopsis = "[-f FMT] [-t CACHE] [-b BASE] [-d] [-p] [-q] [--image-opts] FILE";
+  command.text =
+      "Copies what the image FILE holds of its own into its backing image, which grows if it is\n"
+      "smaller, and then empties FILE (-d leaves it as it is). Other images over the same backing\n"
+      "image do not survive this.\n";
+  command.examples =
+      "  ringdisk commit overlay.qcow2\n"
+      "  ringdisk commit -d -p overlay.qcow2\n";
+  command.options = kOptions;
+  command.when_interrupted = ": the backing image holds a part of it; commit again";
+  command.run = &run;
+  return command;
+}
+
+}  // namespace ringdisk
