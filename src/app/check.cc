@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// ringdisk check: whether an image's own tables agree with one another. Reads only.
+// ringdisk check: whether an image's own tables agree with one another, and with -r their repair.
 #include <array>
 #include <cstdio>
 
@@ -20,13 +20,14 @@ constexpr int kExitCorrupt = 2;
 constexpr int kExitLeaks = 3;
 constexpr int kExitUnsupported = 63;
 
-constexpr std::array<OptionSpec, 9> kOptions = {{
+constexpr std::array<OptionSpec, 10> kOptions = {{
     kImageFormatOption,
     kOutputOption,
     kQuietOption,
     kProgressFlag,
     kProgressOption,
-    {'r', "", "WHAT", "repairing is not supported yet"},
+    {'r', "", "WHAT", "repair: leaks (of clusters) or all"},
+    {0, "memory-max", "SIZE", "memory for counting, at least 32M (default: 1G); less takes longer"},
     {'T', "", "CACHE", "cache mode of the image (default: writeback)"},
     kForceShareOption,
     kImageOptsOption,
@@ -101,9 +102,15 @@ std::string report_as_json(const CheckReport& report, const ImageFile& image) {
   return json.result() + "\n";
 }
 
-void print_messages(Program& program, const CheckReport& report) {
-  for (const std::string& message : report.messages) program.console.remark(message + "\n");
-  if (report.messages_cut) program.console.remark("(more of the same is not shown)\n");
+std::string repair_as_text(const CheckReport& report) {
+  return "The following inconsistencies were found and repaired:\n\n    " +
+         std::to_string(report.leaks_fixed) + " leaked clusters\n    " +
+         std::to_string(report.corruptions_fixed) +
+         " corruptions\n\nDouble checking the fixed image now...\n";
+}
+
+void print_messages(Program& program, const std::vector<std::string>& messages) {
+  for (const std::string& message : messages) program.console.remark(message + "\n");
 }
 
 struct Checked {
@@ -111,46 +118,77 @@ struct Checked {
   std::optional<CheckReport> report;
 };
 
-Task<void> check_once(Program& program, ImageFile& image, Checked& checked) {
+Task<void> check_once(Program& program, ImageFile& image, CheckOptions options, CancelToken cancel,
+                      Checked& checked) {
   auto note = [&checked](CheckProgress progress) { checked.progress = progress; };
-  checked.report = co_await image.admin->check(program.world, *image.storage, note);
+  checked.report =
+      co_await image.admin->check(program.world, *image.storage, options, cancel, note);
 }
 
 Task<void> check_watched(Program& program, const Arguments& arguments, ImageFile& image,
-                         Checked& checked) {
-  ProgressOptions options = co_await progress_options(program, arguments, "check");
-  options.counts_bytes = false;
+                         CheckOptions options, Checked& checked) {
+  ProgressOptions form = co_await progress_options(program, arguments, "check");
+  form.counts_bytes = false;
   ProgressReporter reporter(
-      options, [&] { return checked.progress.done; }, [&] { return checked.progress.total; });
-  auto body = [&](CancelToken) { return check_once(program, image, checked); };
+      form, [&] { return checked.progress.done; }, [&] { return checked.progress.total; });
+  auto body = [&](CancelToken token) {
+    return check_once(program, image, options, token, checked);
+  };
   co_await run_long_job(program, reporter, body);
 }
 
-int print_outcome(Program& program, const ImageFile& image, const CheckReport& report, bool as_json,
-                  bool is_quiet) {
-  if (!as_json) print_messages(program, report);
+// As qemu-img has it, what was found goes to standard error, whatever is asked of the result.
+Task<int> print_outcome(Program& program, const ImageFile& image, const CheckReport& report,
+                        bool as_json, bool is_quiet) {
+  print_messages(program, report.messages);
+  const bool is_repaired = report.corruptions_fixed + report.leaks_fixed != 0;
+  if (is_repaired && !as_json && !is_quiet) {
+    program.console.write(repair_as_text(report));
+    // So that it stands before what the second look found.
+    co_await program.console.flush();
+  }
+  print_messages(program, report.second_messages);
+  if (report.messages_cut) program.console.remark("(more of the same is not shown)\n");
   if (!is_quiet) {
     program.console.write(as_json ? report_as_json(report, image) : report_as_text(report));
   }
-  return exit_status_of(report);
+  co_return exit_status_of(report);
+}
+
+Result<CheckOptions> check_options(const Arguments& arguments, Diagnostics& diagnostics) {
+  CheckOptions options;
+  ASSIGN_OR_RETURN(options.memory_max,
+                   size_argument(arguments, "memory-max", options.memory_max,
+                                 limits::kCheckMemoryMin, kOffsetMax, diagnostics));
+  const std::optional<std::string> what = arguments.value("r");
+  if (!what) return options;
+  if (arguments.has("force-share")) {
+    return usage_error(diagnostics, "-r writes to the image, and so cannot be used with -U");
+  }
+  if (*what == "leaks") {
+    options.repair = CheckRepair::kLeaks;
+  } else if (*what == "all") {
+    options.repair = CheckRepair::kAll;
+  } else {
+    return usage_error(diagnostics, "-r is leaks or all, not '" + *what + "'");
+  }
+  return options;
 }
 
 Task<int> run(Program& program, const Arguments& arguments) {
   Diagnostics& diagnostics = program.diagnostics();
   std::string word = co_await single_name(arguments, diagnostics);
   bool as_json = co_await wants_json(arguments, diagnostics);
-  if (arguments.has("r")) {
-    co_return diagnostics.explain(Error::of(ErrorKind::kUnsupported, "check"),
-                                  "-r (repair) is not supported yet; 'qemu-img check -r' repairs");
-  }
+  const CheckOptions options = co_await check_options(arguments, diagnostics);
   ImageName name = co_await source_argument(arguments, word, diagnostics);
   OpenMode mode;
-  mode.read_only = mode.no_backing = mode.keep_clean = true;
+  mode.no_backing = mode.keep_clean = true;
+  mode.read_only = options.repair == CheckRepair::kNone;
   mode.share = arguments.has("force-share");
   mode.cache = co_await cache_argument(arguments, "T", CacheMode::kWriteback, diagnostics);
   ImageFile image = co_await open_image_file(program, std::move(name), mode);
   Checked checked;
-  Result<void> done = co_await check_watched(program, arguments, image, checked).result();
+  Result<void> done = co_await check_watched(program, arguments, image, options, checked).result();
   Result<void> closed = co_await image.storage->node->close().result();
   co_await std::move(done);
   co_await std::move(closed);
@@ -159,7 +197,8 @@ Task<int> run(Program& program, const Arguments& arguments) {
                            "' does not support checks\n");
     co_return kExitUnsupported;
   }
-  co_return print_outcome(program, image, *checked.report, as_json, arguments.has("q"));
+  int status = co_await print_outcome(program, image, *checked.report, as_json, arguments.has("q"));
+  co_return status;
 }
 
 }  // namespace
@@ -168,17 +207,22 @@ Command check_command() {
   Command command;
   command.name = "check";
   command.summary = "check an image for damage";
-  command.synopsis = "[-f FMT] [--output=human|json] [-q] [-p] [-T CACHE] [-U] [--image-opts] FILE";
+  command.synopsis =
+      "[-f FMT] [-r leaks|all] [--output=human|json] [-q] [-p] [-T CACHE] [-U]\n"
+      "              [--memory-max SIZE] [--image-opts] FILE";
   command.text =
-      "Checks that the tables of the image FILE agree with one another. Reads only.\n"
+      "Checks that the tables of the image FILE agree with one another. With -r leaks clusters\n"
+      "that nothing uses are given back; with -r all whatever can be repaired is, in an order in\n"
+      "which the image is no worse if the power fails on the way.\n"
       "Exit status: 0 nothing found, 1 not completed, 2 the image is corrupt, 3 it has leaked\n"
       "clusters (a waste of space, no harm), 63 its format has nothing to check.\n";
   command.examples =
       "  ringdisk check disk.qcow2\n"
-      "  ringdisk check --output=json -f qcow2 disk.qcow2\n";
+      "  ringdisk check --output=json -f qcow2 disk.qcow2\n"
+      "  ringdisk check -r all disk.qcow2\n";
   command.options = kOptions;
-  command.when_interrupted = ": the image may be right or damaged";
-  command.stop_way = StopWay::kFailsRequests;
+  command.when_interrupted = "; run it again";
+  command.stop_way = StopWay::kCancels;
   command.run = &run;
   return command;
 }

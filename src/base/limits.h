@@ -25,6 +25,8 @@ inline constexpr uint32_t kBackingDepthMax = 200;   // images in one backing cha
 inline constexpr uint32_t kBlockSizeMax =
     64 * kKiB;  // largest logical block a storage may advertise
 inline constexpr uint64_t kBouncePieceBytesMax = 1 * kMiB;
+inline constexpr uint64_t kCheckMemoryMin = 32 * kMiB;
+inline constexpr uint64_t kCheckMemoryDefault = 1 * kGiB;
 
 // qcow2: the specification gives no limits; these are QEMU's or wider, so that its images open
 inline constexpr uint32_t kQcow2ClusterBitsMin = 9;

@@ -14,6 +14,7 @@
 #include "async/cancel.h"
 #include "async/task.h"
 #include "base/diagnostics.h"
+#include "base/limits.h"
 #include "block/graph.h"
 
 namespace ringdisk {
@@ -56,7 +57,22 @@ struct CheckProgress {
   uint64_t done = 0, total = 0;
 };
 
-// As `qemu-img check --output=json` names them.
+// What a check may change.
+enum class CheckRepair : uint8_t {
+  kNone,
+  kLeaks,  // refcounts that are too high, and nothing else
+  kAll,
+};
+
+struct CheckOptions {
+  CheckRepair repair = CheckRepair::kNone;
+  // For counting references, beside the tables being looked at. With less an image is gone over
+  // more often.
+  uint64_t memory_max = limits::kCheckMemoryDefault;
+};
+
+// As `qemu-img check --output=json` names them. After a repair the numbers are those of a second
+// look.
 struct CheckReport {
   uint64_t corruptions = 0, leaks = 0, check_errors = 0;
   uint64_t corruptions_fixed = 0, leaks_fixed = 0;
@@ -65,6 +81,7 @@ struct CheckReport {
            compressed_clusters = 0;
   std::vector<std::string> messages;  // bounded; "Leaked cluster 5 refcount=1 reference=0"
   bool messages_cut = false;
+  std::vector<std::string> second_messages;  // of the second look
 };
 
 // A change of an image's internal snapshots.
@@ -99,10 +116,11 @@ class FormatAdmin {
   // Gives up all that the image in `storage`, handled as above, holds of its own; its disk reads as
   // its backing image does. kUnsupported: the format has no backing images.
   virtual Task<void> make_empty(Graph& graph, std::unique_ptr<SharedStorage> storage);
-  // nullopt: this format has nothing to check (qemu-img exit code 63). Reads only; `on_progress`
-  // may be empty.
+  // nullopt: this format has nothing to check (qemu-img exit code 63). Writes only to repair, and
+  // then in an order in which the image is no worse at any moment. kCancelled when `cancel` was.
+  // `on_progress`, which may be empty, is called on the calling shard.
   virtual Task<std::optional<CheckReport>> check(
-      const World& world, SharedStorage& storage,
+      const World& world, SharedStorage& storage, CheckOptions options, CancelToken cancel,
       std::function<void(CheckProgress)> on_progress) = 0;
 };
 

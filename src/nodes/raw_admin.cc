@@ -98,8 +98,8 @@ Task<ImageDescription> RawAdmin::describe(const World&, SharedStorage& storage) 
   co_return description;
 }
 
-Task<std::optional<CheckReport>> RawAdmin::check(const World&, SharedStorage&,
-                                                 std::function<void(CheckProgress)>) {
+Task<std::optional<CheckReport>> RawAdmin::check(const World&, SharedStorage&, CheckOptions,
+                                                 CancelToken, std::function<void(CheckProgress)>) {
   co_return std::optional<CheckReport>();
 }
 

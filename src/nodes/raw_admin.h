@@ -18,6 +18,7 @@ class RawAdmin final : public FormatAdmin {
   Task<void> resize(Graph& graph, std::unique_ptr<SharedStorage> storage, ByteCount size) override;
   Task<ImageDescription> describe(const World& world, SharedStorage& storage) override;
   Task<std::optional<CheckReport>> check(const World& world, SharedStorage& storage,
+                                         CheckOptions options, CancelToken cancel,
                                          std::function<void(CheckProgress)> on_progress) override;
 };
 

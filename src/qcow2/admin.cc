@@ -76,8 +76,9 @@ class Qcow2Admin final : public FormatAdmin {
     return qcow2::edit_snapshots(graph, std::move(storage), std::move(edit));
   }
   Task<std::optional<CheckReport>> check(const World& world, SharedStorage& storage,
+                                         CheckOptions options, CancelToken cancel,
                                          std::function<void(CheckProgress)> on_progress) override {
-    return qcow2::check_image(world, storage, std::move(on_progress));
+    return qcow2::check_image(world, storage, options, cancel, std::move(on_progress));
   }
 };
 

@@ -1,224 +1,123 @@
 // SPDX-License-Identifier: Apache-2.0
-// Driving a check, and the references that do not come from guest tables.
+// One check; with a repair, two with it between them.
 #include "qcow2/check.h"
 
-#include <algorithm>
-#include <cstdarg>
-#include <cstdio>
-
-#include "base/diagnostics.h"
-#include "base/span_reader.h"
 #include "qcow2/checker.h"
-#include "qcow2/describe.h"
-#include "runtime/shard.h"
+#include "qcow2/repair.h"
 
 namespace ringdisk::qcow2 {
 namespace {
 
-constexpr size_t kMessagesMax = 10000;
-constexpr uint32_t kBitmapsMax = 65535;
-constexpr uint64_t kBitmapDirectoryBytesMax = 64 * limits::kMiB;
-constexpr uint32_t kBitmapEntryHeadBytes = 24;
-// Of one bitmap: a table of 64 MiB describes 512 GiB of bitmap at 64 KiB clusters.
-constexpr uint32_t kBitmapTableEntriesMax = 8 << 20;
-// All snapshots' L1 tables together: tables that overlap, which a hostile image may have by the
-// thousand, would be followed for ever.
-constexpr uint64_t kSnapshotL1EntriesMax = 64 << 20;
+// Progress in parts of all that is to be done.
+constexpr uint64_t kProgressTotal = 1000;
+constexpr uint64_t kFirstPart = 700;  // the check and the repair, before the second look
+
+std::function<void(CheckProgress)> part_of(const std::function<void(CheckProgress)>& whole,
+                                           uint64_t from, uint64_t to) {
+  if (!whole) return {};
+  return [whole, from, to](CheckProgress part) {
+    const uint64_t within = part.total == 0 ? 0 : part.done * (to - from) / part.total;
+    whole({from + within, kProgressTotal});
+  };
+}
+
+// What came of a check and, if there was something to be done, a repair.
+struct FirstLook {
+  CheckReport report;
+  Findings found;
+  uint64_t flags_mended = 0;
+  bool is_repaired = false;
+};
+
+// The lines of what was found, by what is being done about it, and of what was done besides.
+std::vector<std::string> lines_of_repair(Repair& repair, CheckRepair mode) {
+  FindingPrefixes prefixes;
+  const char* kRepairing = "Repairing";
+  if (!repair.keeps_leaks()) prefixes[FindingKind::kLeak] = kRepairing;
+  if (mode == CheckRepair::kAll) {
+    prefixes[FindingKind::kRefcountTooLow] = kRepairing;
+    prefixes[FindingKind::kRefcountTables] = kRepairing;
+  }
+  std::vector<std::string> lines = repair.found().lines(prefixes);
+  if (repair.rebuilds()) lines.push_back("Rebuilding refcount structure");
+  FindingPrefixes done;
+  done[FindingKind::kEntry] = kRepairing;
+  done[FindingKind::kCopiedFlag] = kRepairing;
+  for (std::string& line : repair.done().lines(done)) lines.push_back(std::move(line));
+  return lines;
+}
+
+Task<FirstLook> look_and_repair(Checker& checker, CheckRepair mode) {
+  FirstLook look;
+  co_await checker.open();
+  co_await checker.check();
+  look.report = checker.report();
+  if (mode == CheckRepair::kNone) co_return std::move(look);
+  Repair repair(checker, mode);
+  look.found = repair.found();
+  if (repair.must_rebuild_but_may_not()) {
+    look.report.messages.push_back("ERROR need to rebuild refcount structures, which -r all does");
+    look.report.check_errors = 1;
+    co_return std::move(look);
+  }
+  const bool is_marked = checker.image().header.is_dirty() || checker.image().header.is_corrupt();
+  if (!repair.has_work()) {
+    const bool is_sound = look.found.corruptions() == 0;
+    if (is_sound && is_marked) {
+      co_await Repair::mark_sound(checker.storage(), checker.image().header);
+    }
+    co_return std::move(look);
+  }
+  co_await repair.run();
+  look.is_repaired = true;
+  look.flags_mended = repair.done().count(FindingKind::kCopiedFlag);
+  // These tell of what was done; those of the check are about refcounts that are no more.
+  repair.found().forget(FindingKind::kCopiedFlag);
+  repair.found().forget(FindingKind::kEntry);
+  look.report.messages = lines_of_repair(repair, mode);
+  co_return std::move(look);
+}
+
+uint64_t fewer(uint64_t before, uint64_t after) { return before > after ? before - after : 0; }
+
+// A second look at what a repair has left, whose numbers count.
+Task<CheckReport> look_again(Checker& checker, FirstLook first) {
+  co_await checker.open();
+  co_await checker.check();
+  const Findings& left = checker.findings();
+  if (left.corruptions() == 0) {
+    co_await Repair::mark_sound(checker.storage(), checker.image().header);
+  }
+  CheckReport report = checker.report();
+  auto apart_from_flags = [](const Findings& findings) {
+    return findings.corruptions() - findings.count(FindingKind::kCopiedFlag);
+  };
+  report.leaks_fixed = fewer(first.found.leaks(), left.leaks());
+  report.corruptions_fixed =
+      fewer(apart_from_flags(first.found), apart_from_flags(left)) + first.flags_mended;
+  report.second_messages = std::move(report.messages);
+  report.messages = std::move(first.report.messages);
+  report.messages_cut = report.messages_cut || first.report.messages_cut;
+  co_return std::move(report);
+}
 
 }  // namespace
 
-Checker::Checker(StorageAccess& storage, Diagnostics& diagnostics,
-                 std::function<void(CheckProgress)> on_progress)
-    : storage_(storage), diagnostics_(diagnostics), on_progress_(std::move(on_progress)) {}
-
-void Checker::add_message(const char* format, va_list arguments) {
-  if (report_.messages.size() == kMessagesMax) {
-    report_.messages_cut = true;
-    return;
-  }
-  char text[256];
-  vsnprintf(text, sizeof text, format, arguments);
-  report_.messages.emplace_back(text);
-}
-
-void Checker::corruption(const char* format, ...) {
-  ++report_.corruptions;
-  va_list arguments;
-  va_start(arguments, format);
-  add_message(format, arguments);
-  va_end(arguments);
-}
-
-void Checker::leak(const char* format, ...) {
-  ++report_.leaks;
-  va_list arguments;
-  va_start(arguments, format);
-  add_message(format, arguments);
-  va_end(arguments);
-}
-
-void Checker::advance(uint64_t bytes) {
-  progress_.done = std::min(progress_.done + bytes, progress_.total);
-  if (on_progress_) on_progress_(progress_);
-}
-
-bool Checker::refer(HostOffset at, uint64_t length, const char* what) {
-  if (length == 0) return true;
-  if (at.value() >= kHostEnd || length > kHostEnd - at.value()) {
-    corruption("ERROR: %s at offset %#llx is beyond what an image can hold", what,
-               static_cast<unsigned long long>(at.value()));
-    return false;
-  }
-  const uint64_t first = at.value() >> geometry_.cluster_bits();
-  const uint64_t last = (at.value() + length - 1) >> geometry_.cluster_bits();
-  if (last >= file_clusters_) {
-    corruption("ERROR: %s at offset %#llx lies beyond the end of the file", what,
-               static_cast<unsigned long long>(at.value()));
-    return false;
-  }
-  for (uint64_t cluster = first; cluster <= last; ++cluster) references_.add(ClusterIndex(cluster));
-  return true;
-}
-
-Task<std::vector<uint64_t>> Checker::read_table(HostOffset at, uint64_t entries) {
-  std::vector<uint64_t> table(entries);
-  constexpr uint64_t kPieceBytes = limits::kMiB;
-  Buffer buffer = Shard::current().buffers().take(std::min(kPieceBytes, entries * kEntryBytes + 1));
-  for (uint64_t done = 0; done < entries;) {
-    const uint64_t count = std::min(entries - done, kPieceBytes / kEntryBytes);
-    MutableBytes piece = buffer.first(count * kEntryBytes);
-    co_await storage_.read(at + ByteCount(done * kEntryBytes), MutableBuffers(piece));
-    for (uint64_t i = 0; i < count; ++i) table[done + i] = load_be64(&piece[i * kEntryBytes]);
-    done += count;
-  }
-  co_return std::move(table);
-}
-
-Task<void> Checker::refer_metadata() {
-  refer(HostOffset(0), 1, "header");
-  refer(header_.refcount_table, uint64_t{header_.refcount_table_clusters} << header_.cluster_bits,
-        "refcount table");
-  for (size_t i = 0; i < refcount_table_.size(); ++i) {
-    const uint64_t entry = refcount_table_[i];
-    if (entry == 0) continue;
-    if ((entry & 511) != 0 || !HostOffset(entry).is_aligned(geometry_.cluster_size())) {
-      corruption("ERROR refcount block %zu is not cluster aligned; refcount table entry corrupted",
-                 i);
-      refcount_table_[i] = 0;
-    } else if (!refer(HostOffset(entry), geometry_.cluster_size(), "refcount block")) {
-      refcount_table_[i] = 0;
-    } else if (references_.count(geometry_.host_cluster(HostOffset(entry))) > 1) {
-      corruption("ERROR refcount block %zu refcount=%u", i,
-                 references_.count(geometry_.host_cluster(HostOffset(entry))));
-    }
-  }
-  if (const HeaderExtension* encryption =
-          header_.find_extension(ExtensionType::kEncryptionHeader)) {
-    SpanReader reader(encryption->content);
-    const HostOffset at(reader.be64());
-    const uint64_t length = reader.be64();
-    if (reader.ok()) refer(at, length, "encryption header");
-  }
-  co_await refer_bitmaps();
-}
-
-Task<void> Checker::refer_bitmaps() {
-  const HeaderExtension* extension = header_.find_extension(ExtensionType::kBitmaps);
-  // Without the autoclear bit the extension is stale, and its clusters are leaks.
-  if (!extension || (header_.autoclear_features & kAutoclearBitmaps) == 0) co_return;
-  SpanReader reader(extension->content);
-  const uint32_t count = reader.be32();
-  reader.skip(4);
-  const uint64_t length = reader.be64();
-  const HostOffset at(reader.be64());
-  if (!reader.ok() || count > kBitmapsMax || length > kBitmapDirectoryBytesMax) {
-    corruption("ERROR: the bitmap extension is damaged");
-    co_return;
-  }
-  if (refer(at, length, "bitmap directory")) co_await refer_bitmap_directory(at, length, count);
-}
-
-Task<void> Checker::refer_bitmap_directory(HostOffset at, uint64_t length, uint32_t count) {
-  std::vector<std::byte> directory(length);
-  for (uint64_t done = 0; done < length; done += limits::kRequestBytesMax) {
-    const uint64_t piece = std::min(limits::kRequestBytesMax, length - done);
-    MutableBytes target = MutableBytes(directory).subspan(done, piece);
-    co_await storage_.read(at + ByteCount(done), MutableBuffers(target));
-  }
-  SpanReader reader(directory);
-  for (uint32_t i = 0; i < count; ++i) {
-    const size_t start = reader.position();
-    const HostOffset table(reader.be64());
-    const uint32_t entries = reader.be32();
-    reader.skip(4 + 1 + 1);  // flags, type, granularity
-    const uint32_t name_length = reader.be16();
-    const uint32_t extra_length = reader.be32();
-    const uint64_t whole =
-        (uint64_t{kBitmapEntryHeadBytes} + name_length + extra_length + 7) & ~uint64_t{7};
-    if (!reader.ok() || whole > directory.size() - start) {
-      corruption("ERROR: bitmap directory entry %u is damaged", i);
-      co_return;
-    }
-    reader.skip(start + whole - reader.position());
-    co_await refer_bitmap_table(table, entries);
-  }
-}
-
-Task<void> Checker::refer_bitmap_table(HostOffset at, uint32_t entries) {
-  if (entries > kBitmapTableEntriesMax) {
-    corruption("ERROR: a bitmap table of %u entries breaks the limits", entries);
-    co_return;
-  }
-  if (!refer(at, uint64_t{entries} * kEntryBytes, "bitmap table")) co_return;
-  std::vector<uint64_t> table = co_await read_table(at, entries);
-  for (uint64_t entry : table) {
-    const HostOffset cluster(entry & kOffsetMask);
-    if (cluster == HostOffset(0)) continue;
-    if (!cluster.is_aligned(geometry_.cluster_size())) {
-      corruption("ERROR: bitmap cluster at offset %#llx is not cluster aligned",
-                 static_cast<unsigned long long>(cluster.value()));
-      continue;
-    }
-    refer(cluster, geometry_.cluster_size(), "bitmap");
-  }
-}
-
-Task<void> Checker::run() {
-  header_ = co_await read_header(storage_, diagnostics_);
-  co_await check_features(header_, diagnostics_, storage_.node_id());
-  co_await check_places(header_, storage_.size(), diagnostics_, storage_.node_id());
-  geometry_ = header_.geometry();
-  file_clusters_ = geometry_.clusters_of(storage_.size().value());
-  report_.total_clusters = geometry_.guest_clusters(header_.size);
-  SnapshotTable snapshots = co_await read_snapshots(storage_, header_, diagnostics_);
-  progress_.total = uint64_t{header_.l1_size} + 1;
-  for (const Snapshot& snapshot : snapshots.snapshots) progress_.total += snapshot.l1_size;
-  if (progress_.total > kSnapshotL1EntriesMax) {
-    Error error = Error::of(ErrorKind::kLimit, "check");
-    co_await fail(diagnostics_.explain(error, storage_.node_id(),
-                                       "the snapshots' L1 tables are larger than any real ones"));
-  }
-
-  co_await load_refcount_table();
-  co_await refer_metadata();
-  active_l1_ = co_await read_table(header_.l1_table, header_.l1_size);
-  co_await check_l1(header_.l1_table, header_.l1_size, Active::kYes);
-  refer(header_.snapshot_table, snapshots.length, "snapshot table");
-  for (const Snapshot& snapshot : snapshots.snapshots) {
-    co_await check_l1(snapshot.l1_table, snapshot.l1_size, Active::kNo);
-  }
-  co_await compare_refcounts();
-  co_await check_copied_flags();
-  report_.image_end_offset = geometry_.host_offset(references_.end()).value();
-  advance(progress_.total);
-}
-
 Task<std::optional<CheckReport>> check_image(const World& world, SharedStorage& storage,
+                                             CheckOptions options, CancelToken cancel,
                                              std::function<void(CheckProgress)> on_progress) {
-  std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
-  Checker checker(*access, world.diagnostics, std::move(on_progress));
-  co_await checker.run();
-  co_return std::optional<CheckReport>(checker.take_report());
+  const bool repairs = options.repair != CheckRepair::kNone;
+  FirstLook first;
+  {
+    Checker checker(world, storage, options, cancel,
+                    part_of(on_progress, 0, repairs ? kFirstPart : kProgressTotal));
+    first = co_await look_and_repair(checker, options.repair);
+  }
+  if (!first.is_repaired) co_return std::optional<CheckReport>(std::move(first.report));
+  Checker checker(world, storage, options, cancel,
+                  part_of(on_progress, kFirstPart, kProgressTotal));
+  CheckReport report = co_await look_again(checker, std::move(first));
+  co_return std::optional<CheckReport>(std::move(report));
 }
 
 }  // namespace ringdisk::qcow2

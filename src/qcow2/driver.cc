@@ -54,13 +54,13 @@ Result<void> Opener::check_writable(const Header& header) const {
   if (header.is_corrupt()) {
     return refuse(ErrorKind::kCorrupt,
                   "the image is marked as corrupt; open it read-only, or repair it "
-                  "with 'qemu-img check -r all'");
+                  "with 'ringdisk check -r all'");
   }
   if (header.is_dirty()) {
     return refuse(
         ErrorKind::kUnsupported,
         "the image was not closed cleanly and its refcounts must be rebuilt (dirty bit); open "
-        "it read-only, or repair it with 'qemu-img check -r all'");
+        "it read-only, or repair it with 'ringdisk check -r all'");
   }
   return {};
 }

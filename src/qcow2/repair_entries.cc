@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// Mending of entries of guest tables. An entry that points into a table that the header names, or
+// into an L2 table that is sound in all its entries, becomes zeros: what stands there is not the
+// guest's. A cluster that only a snapshot, a bitmap or the refcount table calls theirs is left to
+// the guest: it is the rarer name that is wrong.
+#include <algorithm>
+
+#include "base/endian.h"
+#include "qcow2/repair.h"
+#include "runtime/next_turn.h"
+#include "runtime/shard.h"
+
+namespace ringdisk::qcow2 {
+
+using Number = unsigned long long;
+
+Task<void> Repair::mend_entries() {
+  Counting counting;
+  counting.refcount_tables = false;
+  counting.marks_for_repair = true;
+  counting.without_data = true;
+  auto of_window = [this](uint64_t number) { return mend_entries_of_window(number == 0); };
+  auto nothing = [] {};
+  co_await checker_.for_each_window(counting, of_window, nothing);
+}
+
+Task<void> Repair::mend_entries_of_window(bool judges) {
+  auto of_table = [this, judges](HostOffset at) { return mend_l1_table(at, judges); };
+  co_await checker_.for_each_l1(of_table);
+  co_await flush_written();
+}
+
+void Repair::note_mended(const char* what, uint64_t number, uint64_t before, uint64_t after) {
+  done_.add(FindingKind::kEntry, CheckStage::kEntries, number, "%s %llu: entry=%llx becomes %llx",
+            what, static_cast<Number>(number), static_cast<Number>(before),
+            static_cast<Number>(after));
+}
+
+Task<void> Repair::mend_l1_table(HostOffset at, bool judges) {
+  CheckedImage& image = checker_.image();
+  Buffer buffer = Shard::current().buffers().take(geometry().cluster_size());
+  MutableBytes table = buffer.first(geometry().cluster_size());
+  for (uint64_t i = 0; i < image.l1.size(); ++i) {
+    uint64_t& raw = image.l1[i];
+    const EntryVerdict verdict = judge_l1_entry(raw, image.rules);
+    if (judges && !verdict.is_sound() && verdict.kind == FindingKind::kEntry) {
+      note_mended("L1 index", i, raw, verdict.mended);
+      raw = verdict.mended;
+      co_await write_l1_entry(at, i);
+    }
+    if (!names_table(raw, image.rules)) continue;
+    co_await checker_.admit_more();
+    co_await mend_l2_table(L1Entry(raw).table(), i, judges, table);
+  }
+}
+
+// A table that other metadata claims too, or whose entries cannot all be understood, may be no
+// table at all.
+bool Repair::can_write_table(Bytes table, HostOffset at) const {
+  if (checker_.is_contested(geometry().host_cluster(at))) return false;
+  for (uint64_t i = 0; i < geometry().l2_entries(); ++i) {
+    const EntryVerdict verdict =
+        judge_l2_entry(load_be64(&table[i * kEntryBytes]), checker_.image().rules);
+    if (!verdict.is_sound() && verdict.kind == FindingKind::kLostPointer) return false;
+  }
+  return true;
+}
+
+Task<void> Repair::mend_l2_table(HostOffset at, uint64_t l1_index, bool judges,
+                                 MutableBytes table) {
+  co_await checker_.storage().read(at, MutableBuffers(table));
+  co_await NextTurn(Shard::current());
+  if (!can_write_table(table, at)) co_return;
+  uint64_t first = geometry().l2_entries(), last = 0;
+  for (uint64_t i = 0; i < geometry().l2_entries(); ++i) {
+    const uint64_t raw = load_be64(&table[i * kEntryBytes]);
+    if (raw == 0) continue;
+    uint64_t mended = judged_entry(raw, judges);
+    if (is_claimed(mended)) mended = co_await unclaimed_entry(mended);
+    if (mended == raw) continue;
+    note_mended("guest cluster", geometry().first_cluster_of(l1_index).value() + i, raw, mended);
+    store_be64(&table[i * kEntryBytes], mended);
+    first = std::min(first, i);
+    last = i;
+  }
+  if (first <= last) co_await write_entries(at, table, first, last);
+}
+
+uint64_t Repair::judged_entry(uint64_t raw, bool judges) const {
+  if (!judges) return raw;
+  const EntryVerdict verdict = judge_l2_entry(raw, checker_.image().rules);
+  return !verdict.is_sound() && verdict.kind == FindingKind::kEntry ? verdict.mended : raw;
+}
+
+// Whether the cluster of an entry is metadata of this window.
+bool Repair::is_claimed(uint64_t raw) const {
+  const L2Entry entry(raw);
+  if (!entry.has_host()) return false;
+  const uint32_t flags = checker_.image().counts.flags(geometry().host_cluster(entry.host()));
+  return (flags & ReferenceCounts::kMetadata) != 0;
+}
+
+Task<uint64_t> Repair::unclaimed_entry(uint64_t raw) {
+  const CheckedImage& image = checker_.image();
+  const std::optional<uint64_t> zeros = image.rules.plain_zeros();
+  if (!zeros) co_return raw;
+  const ClusterIndex cluster = geometry().host_cluster(L2Entry(raw).host());
+  if ((image.counts.flags(cluster) & ReferenceCounts::kFixedTable) != 0) co_return *zeros;
+  const bool is_table = co_await is_sound_table(cluster);
+  co_return is_table ? *zeros : raw;
+}
+
+Task<bool> Repair::is_sound_table(ClusterIndex table) {
+  const HostOffset at = geometry().host_offset(table);
+  Buffer buffer = Shard::current().buffers().take(geometry().cluster_size());
+  MutableBytes bytes = buffer.first(geometry().cluster_size());
+  co_await checker_.storage().read(at, MutableBuffers(bytes));
+  for (uint64_t i = 0; i < geometry().l2_entries(); ++i) {
+    const uint64_t raw = load_be64(&bytes[i * kEntryBytes]);
+    if (!judge_l2_entry(raw, checker_.image().rules).is_sound()) co_return false;
+  }
+  co_return true;
+}
+
+}  // namespace ringdisk::qcow2
