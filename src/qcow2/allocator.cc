@@ -70,7 +70,7 @@ Task<NewClusters> Allocator::allocate_for_table() {
 
 Task<ClusterIndex> Allocator::allocate_table() {
   NewClusters place = co_await allocate_for_table();
-  Result<void> reserved = co_await reserve(place.run.first).result();
+  Result<void> reserved = co_await reserve(place.run).result();
   if (!reserved.ok()) {
     co_await take_back(place.run);
     co_return reserved.error();
@@ -88,9 +88,9 @@ Result<void> Allocator::claim(ClusterRun run) {
 }
 
 // Where the storage cannot promise space, write-back finds out.
-Task<void> Allocator::reserve(ClusterIndex cluster) {
-  const HostRange range(image_.geometry.host_offset(cluster),
-                        ByteCount(image_.geometry.cluster_size()));
+Task<void> Allocator::reserve(ClusterRun run) {
+  const HostRange range(image_.geometry.host_offset(run.first),
+                        ByteCount(run.count << image_.geometry.cluster_bits()));
   Result<void> reserved = co_await storage_.allocate(range).result();
   if (!reserved.ok() && reserved.error().kind == ErrorKind::kUnsupported) co_return;
   co_await std::move(reserved);

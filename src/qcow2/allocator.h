@@ -76,9 +76,13 @@ class Allocator {
   Result<void> claim(ClusterRun run);
   Task<NewClusters> allocate_at_end(uint64_t count);
   Task<void> extend_storage(uint64_t end);
-  Task<void> reserve(ClusterIndex cluster);
+  Task<void> reserve(ClusterRun run);
   Task<void> ensure_block(uint64_t block);
+  Task<bool> prepare_place(uint64_t block);
+  void place_block(uint64_t block);
+  Task<void> skip_used(uint64_t count);
   Task<void> grow_table(uint64_t block);
+  Task<void> count_table(ClusterRun run);
   Task<bool> prepare_run_at_end(uint64_t count);
   uint64_t grown_table_clusters(uint64_t block) const;
   Result<void> check_room(uint64_t end) const;

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/diagnostics.h"
+#include "base/log.h"
 
 namespace ringdisk::qcow2 {
 namespace {
@@ -97,6 +98,12 @@ Result<void> check_writable(const Image& image, const char* operation) {
                  std::string("metadata could not be written earlier (") +
                      errno_text(state.error().errno_value) +
                      "); the image is read-only until it is opened again");
+}
+
+void end_writing(Image& image, const Error& cause) {
+  if (!image.health.mark_broken(cause)) return;
+  image.world.log.warning(image.world.diagnostics.describe(at_node(cause, image.node_id())) +
+                          "; the image is read-only until it is opened again");
 }
 
 }  // namespace ringdisk::qcow2

@@ -28,6 +28,10 @@ Error damaged_refcount_table(const Image& image, uint64_t entry);
 // What a change of an image gets that has ended as a writable one; nothing where it has not.
 Result<void> check_writable(const Image& image, const char* operation);
 
+// From now on nothing of the tables reaches the disk; what it holds is right as far as it goes.
+// Logged once.
+void end_writing(Image& image, const Error& cause);
+
 // The last part of a message: "; run 'ringdisk check IMAGE'".
 std::string advice(const Image& image);
 

@@ -142,6 +142,23 @@ TEST(Qcow2FaultTest, EveryFailureIsReportedAndTheImageStaysRight) {
   });
 }
 
+// New refcount blocks and a larger refcount table come in the middle of allocations; each asks the
+// storage for its space.
+TEST(Qcow2FaultTest, AFailureWhileTheRefcountTableGrowsIsReported) {
+  TestImage image;
+  image.cluster_bits = 9;
+  image.refcount_order = 6;
+  image.leaks_allowed = true;
+  sim::DeviceFaultOptions options;
+  options.size = ByteCount(6 << 20);
+  options.workload.operations = 150;
+  options.workload.length_max = 400 * 1024;
+  options.workload.writes = 80;
+  options.workload.zeroes = options.workload.discards = 0;
+  options.only = sim::SimOperation::kAllocate;
+  EXPECT_GT(run_device_fault_sweep(test_format(image), sim::seed_or(3), options), 100u);
+}
+
 TEST(Qcow2FaultTest, ADiskThatIsGoneIsReported) {
   TestImage image;
   image.leaks_allowed = true;

@@ -8,34 +8,67 @@
 #include <algorithm>
 
 #include "qcow2/allocator.h"
+#include "qcow2/damage.h"
 
 namespace ringdisk::qcow2 {
 
-// Makes sure that `block` exists and is in memory. A new one takes the cluster at the end.
+// Makes sure that `block` exists and is in memory. A new one takes the cluster at the end. What may
+// fail comes before anything changes.
 Task<void> Allocator::ensure_block(uint64_t block) {
-  const Geometry& geometry = image_.geometry;
   if (block >= refcounts_.table_entries()) co_await grow_table(block);
-  if (refcounts_.has_block(block)) {
-    co_await refcounts_.load(block);
-    co_return;
+  while (!refcounts_.has_block(block)) {
+    const bool is_ready = co_await prepare_place(block);
+    if (!is_ready) continue;
+    const ClusterRun run{ClusterIndex(end_), 1};
+    co_await claim(run);
+    place_block(block);
   }
+  co_await refcounts_.load(block);
+}
+
+// Whether the cluster at the end can become `block`: it has room, and what counts it is in memory.
+// Else a step towards that.
+Task<bool> Allocator::prepare_place(uint64_t block) {
+  const Geometry& geometry = image_.geometry;
   co_await check_room(end_ + 1);
-  const ClusterIndex place(end_);
-  // What may fail comes before anything changes.
   const uint64_t bytes = (end_ + 1) << geometry.cluster_bits();
   if (storage_.limits().grows && storage_.size().value() < bytes) {
     co_await extend_storage(end_ + 1);
   }
-  co_await reserve(place);
+  const ClusterIndex place(end_);
   const ClusterRun run{place, 1};
-  co_await claim(run);
-  ++end_;
-  refcounts_.add_block(block, geometry.host_offset(place));
+  co_await reserve(run);
   const uint64_t counted_by = geometry.refcount_block_of(place);
-  if (counted_by != block) co_await ensure_block(counted_by);
-  CHECK_EQ(refcounts_.get(place), uint64_t{0});
-  refcounts_.set(place, 1);
-  if (counted_by != block) co_await refcounts_.load(block);
+  if (counted_by == block) co_return true;
+  if (!refcounts_.is_loaded(counted_by)) {
+    co_await ensure_block(counted_by);  // may take the cluster itself
+    co_return false;
+  }
+  if (refcounts_.get(place) == 0) co_return true;
+  ++end_;  // in use already: left by a crash
+  co_return false;
+}
+
+// The cluster at the end becomes `block`, which counts it, or it is counted by one in memory.
+void Allocator::place_block(uint64_t block) {
+  const Geometry& geometry = image_.geometry;
+  const ClusterIndex place(end_++);
+  const bool counts_itself = geometry.refcount_block_of(place) == block;
+  if (!counts_itself) refcounts_.set(place, 1);  // dirty, so it stays in memory
+  refcounts_.add_block(block, geometry.host_offset(place));
+  if (counts_itself) refcounts_.set(place, 1);
+}
+
+// Moves the end until no block that there is says of the `count` clusters behind it that they are
+// in use: leaks beyond the file's end, left by a crash.
+Task<void> Allocator::skip_used(uint64_t count) {
+  for (uint64_t at = end_; at < end_ + count; ++at) {
+    const ClusterIndex cluster(at);
+    const uint64_t block = image_.geometry.refcount_block_of(cluster);
+    if (!refcounts_.has_block(block)) continue;
+    co_await refcounts_.load(block);
+    if (refcounts_.get(cluster) != 0 || metadata_.contains(cluster)) end_ = at + 1;
+  }
 }
 
 // Clusters of a table with room for `block`, for the blocks that count the table itself, and half
@@ -57,6 +90,7 @@ Task<void> Allocator::grow_table(uint64_t block) {
   const Geometry& geometry = image_.geometry;
   const uint64_t clusters_max = limits::kQcow2RefcountTableBytesMax >> geometry.cluster_bits();
   const uint64_t clusters = std::min(grown_table_clusters(block), clusters_max);
+  co_await skip_used(clusters);
   const uint64_t entries = geometry.refcount_table_entries(clusters);
   const uint64_t last_block = geometry.refcount_block_of(ClusterIndex(end_ + clusters)) +
                               clusters / geometry.refcount_block_entries() + 2;
@@ -67,16 +101,26 @@ Task<void> Allocator::grow_table(uint64_t block) {
   const uint64_t old_entries = refcounts_.table_entries();
   const ClusterRun old{geometry.host_cluster(refcounts_.table_place()),
                        old_entries / geometry.refcount_table_entries(1)};
-  const ClusterIndex place(end_);
-  const ClusterRun run{place, clusters};
+  const ClusterRun run{ClusterIndex(end_), clusters};
+  if (storage_.limits().grows) co_await extend_storage(end_ + clusters);
+  co_await reserve(run);
   co_await claim(run);
   end_ += clusters;
-  refcounts_.move_table(geometry.host_offset(place), entries);
+  refcounts_.move_table(geometry.host_offset(run.first), entries);
   replaced_tables_.push_back(old);
-  for (uint64_t i = 0; i < clusters; ++i) {
-    co_await ensure_block(geometry.refcount_block_of(place + i));
-    CHECK_EQ(refcounts_.get(place + i), uint64_t{0});
-    refcounts_.set(place + i, 1);
+  Result<void> counted = co_await count_table(run).result();
+  // Half-counted it must never reach the disk.
+  if (!counted.ok()) end_writing(image_, counted.error());
+  co_await std::move(counted);
+}
+
+// The blocks that count a new refcount table are among those that it alone has room for, so they
+// come after it.
+Task<void> Allocator::count_table(ClusterRun run) {
+  for (uint64_t i = 0; i < run.count; ++i) {
+    co_await ensure_block(image_.geometry.refcount_block_of(run.first + i));
+    CHECK_EQ(refcounts_.get(run.first + i), uint64_t{0});
+    refcounts_.set(run.first + i, 1);
   }
 }
 

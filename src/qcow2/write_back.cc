@@ -4,8 +4,6 @@
 
 #include <algorithm>
 
-#include "base/diagnostics.h"
-#include "base/log.h"
 #include "qcow2/damage.h"
 
 namespace ringdisk::qcow2 {
@@ -31,15 +29,9 @@ Task<void> WriteBack::flush() {
   if (rounds_done_ >= needed) co_return;
   ++rounds_begun_;
   Result<void> outcome = co_await run_round().result();
-  if (!outcome.ok()) note_failure(outcome.error());
+  if (!outcome.ok()) end_writing(image_, outcome.error());
   rounds_done_ = rounds_begun_;
   co_await std::move(outcome);
-}
-
-void WriteBack::note_failure(const Error& error) {
-  if (!image_.health.mark_broken(error)) return;
-  image_.world.log.warning(image_.world.diagnostics.describe(at_node(error, image_.node_id())) +
-                           "; the image is read-only until it is opened again");
 }
 
 Task<void> WriteBack::run_round() {

@@ -52,7 +52,6 @@ class WriteBack {
   std::vector<std::byte> encode_table(uint64_t l1_index) const;
   void encode_slice(const Slice& slice, MutableBytes target) const;
 
-  void note_failure(const Error& error);
   Task<void> run_round();
   Task<void> perform(const Round& round);
   Task<void> write_all(const std::vector<MetadataWrite>& writes);
