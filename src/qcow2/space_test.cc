@@ -37,7 +37,9 @@ Task<void> fill(DeviceQueue& queue) {
 
 void expect_full(const Result<void>& result) {
   EXPECT_FALSE(result.ok());
-  if (!result.ok()) EXPECT_EQ(result.error().kind, ErrorKind::kNoSpace);
+  if (!result.ok()) {
+    EXPECT_EQ(result.error().kind, ErrorKind::kNoSpace);
+  }
 }
 
 Task<void> reuse_discarded(DeviceQueue& queue) {
