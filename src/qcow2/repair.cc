@@ -35,7 +35,7 @@ Repair::Repair(Checker& checker, CheckRepair mode)
 }
 
 bool Repair::has_work() const {
-  if (must_rebuild_but_may_not()) return false;
+  if (must_rebuild_but_may_not() || (rebuilds() && keeps_leaks_)) return false;
   const uint64_t leaks = keeps_leaks_ ? 0 : found_.leaks();
   const uint64_t flags = mends_flags_ ? found_.count(FindingKind::kCopiedFlag) : 0;
   if (mode_ == CheckRepair::kLeaks) return leaks + flags != 0;

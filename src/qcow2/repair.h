@@ -15,7 +15,8 @@
 //
 // -r leaks does 5, and 4 and 6 where nothing else is wrong. What cannot be understood stays as it
 // is, and so does everything it may have pointed to: with a lost pointer about, leaks are kept, and
-// a table that has one is not written to.
+// a table that has one is not written to; refcount tables are not built anew, because a pointer
+// beyond the end would then point at them.
 #pragma once
 
 #include <vector>

@@ -142,6 +142,17 @@ TEST(RepairTest, WithALostPointerLeaksAreKept) {
   }
 }
 
+TEST(RepairTest, WithALostPointerRefcountTablesAreNotBuiltWhereItMayPoint) {
+  DamagedImage image;
+  image.write(kDamagedClusters);
+  DamagedTables tables = image.tables();
+  tables.put(tables.l1_table() + 8, kCopied | tables.end());
+  tables.put(tables.refcount_table(), 0);
+  const uint64_t size = image.disk().size();
+  EXPECT_NE(image.check(CheckRepair::kAll).corruptions, 0u);
+  EXPECT_EQ(image.disk().size(), size);
+}
+
 TEST(RepairTest, ATableWithAnEntryNobodyUnderstandsIsNotWritten) {
   DamagedImage image;
   image.write(kDamagedClusters);
