@@ -5,6 +5,7 @@
 
 #include "base/diagnostics.h"
 #include "base/log.h"
+#include "qcow2/check.h"
 #include "qcow2/describe.h"
 #include "qcow2/node.h"
 #include "qcow2/snapshots.h"
@@ -27,6 +28,7 @@ class Opener {
  private:
   Task<Header> read_header();
   Task<void> select_snapshot(Header& header, std::string wanted);
+  Task<void> repair_unclean(Header& header);
   Result<void> check_writable(const Header& header) const;
   Task<std::vector<std::byte>> read_l1_table(const Header& header);
   bool is_read_only() const { return opening_.mode.read_only || storage_.limits().read_only; }
@@ -58,11 +60,29 @@ Result<void> Opener::check_writable(const Header& header) const {
   }
   if (header.is_dirty()) {
     return refuse(
-        ErrorKind::kUnsupported,
-        "the image was not closed cleanly and its refcounts must be rebuilt (dirty bit); open "
-        "it read-only, or repair it with 'ringdisk check -r all'");
+        ErrorKind::kCorrupt,
+        "the image was not closed cleanly (dirty bit), and not all of what that left could "
+        "be repaired; 'ringdisk check' tells what");
   }
   return {};
+}
+
+// What a change that did not come to its end has left (a snapshot, another size; another program's
+// lazy refcounts) is put right before anybody writes. Costs a check of the whole image.
+Task<void> Opener::repair_unclean(Header& header) {
+  if (is_read_only() || !header.is_dirty() || header.is_corrupt()) co_return;
+  CheckOptions options;
+  options.repair = CheckRepair::kAll;
+  const CancelToken never;
+  const std::function<void(CheckProgress)> no_progress;
+  std::optional<CheckReport> report =
+      co_await check_image(world_, *opening_.storage, options, never, no_progress);
+  CHECK(report.has_value());
+  world_.log.warning(world_.diagnostics.node_name(storage_.node_id()) +
+                     ": was not closed cleanly; repaired: " + std::to_string(report->leaks_fixed) +
+                     " leaked clusters, " + std::to_string(report->corruptions_fixed) +
+                     " other faults");
+  header = co_await read_header();
 }
 
 Task<std::vector<std::byte>> Opener::read_l1_table(const Header& header) {
@@ -101,6 +121,7 @@ Task<std::unique_ptr<Image>> Opener::open() {
   Header header = co_await read_header();
   std::optional<std::string> snapshot = opening_.options.take("snapshot");
   if (snapshot) co_await select_snapshot(header, *snapshot);
+  co_await repair_unclean(header);
   co_await check_writable(header);
   Result<uint64_t> memory =
       opening_.options.take_size("l2-cache-size", kSliceMemoryMax, world_.diagnostics);

@@ -238,6 +238,12 @@ class SnapshotCrash final : public sim::CrashScenario {
   Task<void> verify_all(const World& world, const sim::OpenStorages& open) {
     std::unique_ptr<SharedStorage> first = std::move(open().front());
     co_await expect_permitted_damage(world, image_, std::move(first));
+    co_await expect_contents(world, open);
+    co_await expect_repaired_at_open(world, image_, open);
+    co_await expect_contents(world, open);
+  }
+
+  Task<void> expect_contents(const World& world, const sim::OpenStorages& open) {
     const Content& after = action_ == Action::kApply ? prepared_.old_content : prepared_.content;
     std::unique_ptr<SharedStorage> second = std::move(open().front());
     co_await expect_one_of(world, std::move(second), "", prepared_.content, after);
