@@ -317,8 +317,8 @@ TEST_F(DamageTest, ACompressedClusterThatLiesOnATableIsNotFreed) {
   }
 }
 
-// As a change of the whole image leaves it that did not come to its end: a refcount too high, COPIED
-// still set beside it.
+// As a change of the whole image leaves it that did not come to its end: a refcount too high,
+// COPIED still set beside it.
 TEST_F(DamageTest, ADirtyImageIsRepairedBeforeItIsWritten) {
   add_table(kCopied | kDataAt);
   const std::byte two[2] = {std::byte{0}, std::byte{2}};
