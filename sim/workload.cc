@@ -12,6 +12,13 @@
 
 namespace ringdisk::sim {
 
+// The whole cluster that `at` lies in, as far as the disk goes.
+static GuestRange cluster_at(const DeviceNode& node, GuestOffset at) {
+  const uint64_t cluster = node.format().limits().cluster_size.value();
+  const GuestRange whole(at.align_down(cluster), ByteCount(cluster));
+  return whole.intersection(GuestRange(GuestOffset(0), node.size()));
+}
+
 // A range that is under way; gives it back when it goes.
 class Workload::Claim {
  public:
@@ -77,8 +84,18 @@ Task<void> Workload::run_one(DeviceQueue& queue) {
   }
   drawn -= options_.flushes;
   GuestRange range = draw_range(queue.node().size().value());
+  const bool is_compressed = drawn >= 100 - options_.flushes - options_.compressed;
+  if (is_compressed) range = cluster_at(queue.node(), range.offset);
   if (!is_free(range)) co_return;
   Claim claim(busy_, range);
+  if (is_compressed) {
+    co_await write_compressed(queue, range);
+  } else {
+    co_await perform(queue, range, drawn);
+  }
+}
+
+Task<void> Workload::perform(DeviceQueue& queue, GuestRange range, uint64_t drawn) {
   if (drawn < options_.writes) {
     co_await write(queue, range);
   } else if (drawn < options_.writes + options_.zeroes) {
@@ -136,6 +153,23 @@ Task<void> Workload::write(DeviceQueue& queue, GuestRange range) {
   Result<void> done = co_await queue.write(range.offset, buffers, options).result();
   model_.end(change, done.ok(), event());
   judge(done, "write", range);
+}
+
+// Most clusters shrink: the stamp at the head of each sector fills it. Some do not.
+Task<void> Workload::write_compressed(DeviceQueue& queue, GuestRange range) {
+  constexpr size_t kStampBytes = 64;
+  std::vector<std::byte> bytes(range.length.value());
+  model_.fill(range.offset.value(), bytes);
+  const bool shrinks = random_.chance(85);
+  for (size_t i = 0; shrinks && i < bytes.size(); ++i) {
+    if (i % kSectorBytes >= kStampBytes) bytes[i] = bytes[i - kStampBytes];
+  }
+  CompressOptions options;
+  options.level = static_cast<uint32_t>(random_.below(4));
+  uint64_t change = model_.begin_write(range.offset.value(), bytes, false, event());
+  Result<void> done = co_await queue.write_compressed(range.offset, bytes, options).result();
+  model_.end(change, done.ok(), event());
+  judge(done, "write compressed", range);
 }
 
 Task<void> Workload::write_zeroes(DeviceQueue& queue, GuestRange range) {

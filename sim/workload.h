@@ -27,6 +27,7 @@ struct WorkloadOptions {
   bool errors_allowed = false;  // requests may fail (fault sweep); the disk still has to be right
   // Of 100: the rest are reads.
   uint32_t writes = 40, zeroes = 10, discards = 8, flushes = 8, statuses = 6;
+  uint32_t compressed = 0;  // whole clusters, written compressed; for formats that can
 };
 
 class Workload {
@@ -59,6 +60,7 @@ class Workload {
   Task<void> run_worker(DeviceQueue& queue);
   Task<void> run_one(DeviceQueue& queue);
   Task<void> write(DeviceQueue& queue, GuestRange range);
+  Task<void> write_compressed(DeviceQueue& queue, GuestRange range);
   Task<void> write_zeroes(DeviceQueue& queue, GuestRange range);
   Task<void> discard(DeviceQueue& queue, GuestRange range);
   Task<void> flush(DeviceQueue& queue);
@@ -68,6 +70,8 @@ class Workload {
                           uint64_t event);
   Task<void> verify_all(DeviceNode& node, bool crashed, uint64_t event);
   Task<void> verify_through(DeviceQueue& queue, bool crashed, uint64_t event);
+
+  Task<void> perform(DeviceQueue& queue, GuestRange range, uint64_t drawn);
 
   GuestRange draw_range(uint64_t disk_bytes);
   bool is_free(const GuestRange& range) const;

@@ -24,6 +24,7 @@ class Access {
 
   Task<void> read(GuestOffset offset, MutableBuffers target);
   Task<void> write(GuestOffset offset, ConstBuffers source, WriteOptions options);
+  Task<void> write_compressed(GuestOffset offset, Bytes cluster, CompressOptions options);
   Task<void> write_zeroes(GuestRange range, ZeroOptions options);
   Task<void> discard(GuestRange range);
   Task<BlockStatus> block_status(GuestRange range, uint32_t depth_max);

@@ -138,6 +138,12 @@ bool Access::is_known_zero(GuestRange range) {
   return true;
 }
 
+// A cluster that does not shrink is one like any other.
+Task<void> Access::write_compressed(GuestOffset offset, Bytes cluster, CompressOptions options) {
+  const bool is_compressed = co_await format_.write_compressed(offset, cluster, options);
+  if (!is_compressed) co_await write(offset, ConstBuffers(cluster), WriteOptions());
+}
+
 // Zeroes and discards
 
 // The clusters that lie wholly in `range`; the disk's last cluster counts as whole up to the disk's

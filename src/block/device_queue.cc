@@ -3,6 +3,7 @@
 // Access, and its result is looked at on the way out. The sticky state of a node is set here alone.
 #include "block/device_queue.h"
 
+#include <algorithm>
 #include <cerrno>
 
 #include "base/diagnostics.h"
@@ -27,6 +28,7 @@ class Funnel final : public DeviceQueue {
 
   Task<void> read(GuestOffset offset, MutableBuffers target) override;
   Task<void> write(GuestOffset offset, ConstBuffers source, WriteOptions options) override;
+  Task<void> write_compressed(GuestOffset offset, Bytes cluster, CompressOptions options) override;
   Task<void> write_zeroes(GuestRange range, ZeroOptions options) override;
   Task<void> discard(GuestRange range) override;
   Task<void> flush() override;
@@ -35,6 +37,7 @@ class Funnel final : public DeviceQueue {
  private:
   Result<void> admit(GuestOffset offset, uint64_t length, const char* operation) const;
   Result<void> admit_write(GuestOffset offset, uint64_t length, const char* operation) const;
+  Result<void> admit_compressed(GuestOffset offset, uint64_t length) const;
   Result<void> settle(Result<void> result);
   Task<void> flush_format();
 
@@ -59,6 +62,20 @@ Result<void> Funnel::admit_write(GuestOffset offset, uint64_t length, const char
     return at_node(Error::from_errno(node_.broken_errno(), operation, offset.value()), node_.id());
   }
   return admit(offset, length, operation);
+}
+
+// Exactly one cluster, or what the disk's end leaves of it.
+Result<void> Funnel::admit_compressed(GuestOffset offset, uint64_t length) const {
+  RETURN_IF_ERROR(admit_write(offset, length, "write compressed"));
+  const FormatLimits& limits = node_.format().limits();
+  if (!limits.compresses) {
+    return at_node(Error::of(ErrorKind::kUnsupported, "write compressed", offset.value()),
+                   node_.id());
+  }
+  const uint64_t cluster = limits.cluster_size.value();
+  const uint64_t whole = std::min(cluster, node_.size().value() - offset.value());
+  if (offset.is_aligned(cluster) && length == whole && length != 0) return {};
+  return at_node(Error::of(ErrorKind::kInvalid, "write compressed", offset.value()), node_.id());
 }
 
 // On the way out: failures are counted and know their node.
@@ -97,6 +114,15 @@ Task<void> Funnel::write(GuestOffset offset, ConstBuffers source, WriteOptions o
     co_await settle(std::move(done));
   }
   if (needs_flush) co_await flush_format();
+}
+
+Task<void> Funnel::write_compressed(GuestOffset offset, Bytes cluster, CompressOptions options) {
+  ++counters_.writes;
+  ++counters_.compressed_writes;
+  counters_.bytes_written += cluster.size();
+  co_await admit_compressed(offset, cluster.size());
+  Result<void> done = co_await access_.write_compressed(offset, cluster, options).result();
+  co_await settle(std::move(done));
 }
 
 Task<void> Funnel::write_zeroes(GuestRange range, ZeroOptions options) {

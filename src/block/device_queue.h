@@ -43,6 +43,7 @@ struct BlockStatus {
 struct DeviceCounters {
   uint64_t reads = 0, writes = 0, zeroes = 0, discards = 0, flushes = 0, failures = 0;
   uint64_t bytes_read = 0, bytes_written = 0;
+  uint64_t compressed_writes = 0;  // of the writes, those that asked for compression
 };
 
 class DeviceQueue {
@@ -57,6 +58,12 @@ class DeviceQueue {
   // (read-only), kNoSpace, kIo, kCorrupt.
   virtual Task<void> read(GuestOffset offset, MutableBuffers target) = 0;
   virtual Task<void> write(GuestOffset offset, ConstBuffers source, WriteOptions options) = 0;
+  // One whole cluster (format().limits().cluster_size; the disk's last one may be cut), at its
+  // place, stored compressed where that makes it smaller and like any other where not. Also
+  // kInvalid: less or more than that, or no such level; kUnsupported: the format has no compressed
+  // clusters.
+  virtual Task<void> write_compressed(GuestOffset offset, Bytes cluster,
+                                      CompressOptions options) = 0;
   virtual Task<void> write_zeroes(GuestRange range, ZeroOptions options) = 0;
   // A hint; what it leaves reads as before or as zeros (or as the backing image, as the format has
   // it).

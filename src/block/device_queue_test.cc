@@ -94,6 +94,19 @@ TEST_F(DeviceQueueTest, WhatWasWrittenIsRead) {
   EXPECT_TRUE(with_queue(body).ok());
 }
 
+TEST_F(DeviceQueueTest, AFormatWithoutCompressedClustersRefusesThem) {
+  auto body = [&](DeviceQueue& queue) -> Task<void> {
+    const std::vector<std::byte> source(512, std::byte{5});
+    CompressOptions options;
+    Result<void> done = co_await queue.write_compressed(GuestOffset(0), source, options).result();
+    const Error refused = error_of(std::move(done));
+    EXPECT_EQ(refused.kind, ErrorKind::kUnsupported);
+    EXPECT_EQ(refused.node, kNodeId);
+    EXPECT_EQ(queue.counters().compressed_writes, 1u);
+  };
+  EXPECT_TRUE(with_queue(body).ok());
+}
+
 // Each kind of request to one range; the errors of all of them.
 Task<std::vector<Error>> try_all(DeviceQueue& queue, uint64_t offset, uint64_t length) {
   std::vector<Error> errors;

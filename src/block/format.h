@@ -87,9 +87,15 @@ struct ClusterChange {
   ByteCount done;  // from the front of the range; at least one cluster unless an error is given
 };
 
+// How a cluster is to be compressed: a property of the request, which no image records.
+struct CompressOptions {
+  uint32_t level = 0;  // of the image's compression type; 0: the format's default
+};
+
 struct FormatLimits {
   ByteCount cluster_size;  // granularity of mappings; 1 for raw
   bool read_only = false;
+  bool compresses = false;     // has compressed clusters, and writes them
   bool maps_directly = false;  // raw: guest offset is host offset (plus a constant), and zeroing is
                                // the storage's affair
 };
@@ -131,6 +137,10 @@ class FormatQueue {
   // One whole compressed cluster, decompressed into `target` (cluster_size bytes). `at` is in the
   // cluster.
   virtual Task<void> read_compressed(GuestOffset at, MutableBytes target) = 0;
+  // One whole cluster (the disk's last one may be cut) becomes a compressed one, whatever it was
+  // before; compression runs in place, on this shard. False: that would not make it smaller, and
+  // nothing has changed. Only where limits().compresses. kInvalid: there is no such level.
+  virtual Task<bool> write_compressed(GuestOffset at, Bytes cluster, CompressOptions options);
 
   // Everything completed before is durable afterwards: data first, then metadata in its order.
   virtual Task<void> flush() = 0;
@@ -139,6 +149,10 @@ class FormatQueue {
   friend class MappingPin;
   virtual void release_pin(uint32_t slot) = 0;
 };
+
+inline Task<bool> FormatQueue::write_compressed(GuestOffset, Bytes, CompressOptions) {
+  UNREACHABLE("this format compresses nothing");
+}
 
 inline void MappingPin::release() {
   if (queue_) std::exchange(queue_, nullptr)->release_pin(slot_);

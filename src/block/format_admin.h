@@ -101,6 +101,8 @@ class FormatAdmin {
   // format with defaults worth showing says its own.
   virtual std::vector<std::pair<std::string, std::string>> creation_summary(
       const CreateRequest& request) const;
+  // Whether its images can have compressed clusters.
+  virtual bool compresses() const { return false; }
   // Writes a new image. The storage is created (or cut) first. On an error what was made is left
   // for the caller to remove.
   virtual Task<void> create(Graph& graph, CreateRequest request) = 0;

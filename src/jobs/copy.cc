@@ -24,20 +24,37 @@ uint64_t granule_for(const CopyOptions& options, const FormatLimits& target) {
   return std::max(options.sparse_bytes, std::min(target.cluster_size.value(), kGranuleMax));
 }
 
+// Compressing a region takes many times as long as copying it, so regions are smaller, that no
+// shard is left alone with the last one for long.
+constexpr uint64_t kCompressedRegionBytes = 4 * limits::kMiB;
+
+CopyOptions fitted(CopyOptions options, const FormatLimits& target) {
+  if (!options.compress) return options;
+  CHECK(target.compresses);
+  options.piece_bytes = std::max(options.piece_bytes, target.cluster_size.value());
+  options.region_bytes =
+      std::max(std::min(options.region_bytes, kCompressedRegionBytes), options.piece_bytes);
+  return options;
+}
+
 }  // namespace
 
 CopyJob::CopyJob(const World& world, std::vector<DeviceNode*> sources, DeviceNode& target,
                  CopyOptions options)
-    : world_(world), sources_(std::move(sources)), target_(target), options_(options) {
-  CHECK(options.sparse_bytes == 0 || std::has_single_bit(options.sparse_bytes));
-  CHECK(std::has_single_bit(options.piece_bytes));
-  CHECK_EQ(options.region_bytes % options.piece_bytes, uint64_t{0});
+    : world_(world),
+      sources_(std::move(sources)),
+      target_(target),
+      options_(fitted(options, target.format().limits())) {
+  CHECK(options_.sparse_bytes == 0 || std::has_single_bit(options_.sparse_bytes));
+  CHECK(std::has_single_bit(options_.piece_bytes));
+  CHECK_EQ(options_.region_bytes % options_.piece_bytes, uint64_t{0});
   for (const DeviceNode* source : sources_) {
     source_begins_.push_back(GuestOffset(total_bytes_));
     total_bytes_ += source->size().value();
   }
   CHECK_LE(total_bytes_, target.size().value());
-  granule_bytes_ = granule_for(options, target.format().limits());
+  granule_bytes_ = granule_for(options_, target.format().limits());
+  if (options_.compress) cluster_bytes_ = target.format().limits().cluster_size.value();
 }
 
 GuestRange CopyJob::claim_region() {

@@ -6,6 +6,10 @@
 //   cursor ─> region (16 MiB, one shard's) ─> extents (block status) ─> pieces (256 KiB) ─> workers
 //   a worker: read a piece ─> find its zeros ─> write what is not zero, leave out or zero the rest
 //
+// A compressed copy works in whole clusters of the target: extents are rounded to them, a cluster
+// is zero as a whole or not at all, and each of the others is compressed on the shard that has read
+// it.
+//
 // A stretch that reads as zeros is one step however long it is: the shard that finds it moves the
 // cursor past it, so an empty disk of many terabytes costs a few look-ups. Pieces are small enough
 // that what was read is still in the core's own cache when it is written, and buffers come from the
@@ -40,6 +44,9 @@ struct CopyOptions {
   // The target has a backing image that holds what the source's own image does not: only that image
   // is copied.
   bool target_has_backing = false;
+  // Clusters are written compressed; the target's format can do that.
+  bool compress = false;
+  uint32_t compression_level = 0;  // 0: the format's default
   // Requests in flight on all shards together; 0: kCopyRequestsPerShard on each.
   uint32_t requests_in_flight = 0;
   uint64_t piece_bytes = 256 * limits::kKiB;  // a power of two, at most 2 MiB
@@ -86,6 +93,7 @@ class CopyJob {
   const CopyOptions options_;
   uint64_t total_bytes_ = 0;
   uint64_t granule_bytes_ = 0;  // what zeros are looked for in
+  uint64_t cluster_bytes_ = 0;  // of a target that is compressed; 0: it is not
 
   // any thread (atomic)
   std::atomic<uint64_t> cursor_{0};  // everything below is claimed

@@ -104,13 +104,29 @@ Task<CopyLane::Extent> CopyLane::look_at(GuestOffset at) {
   Extent extent;
   extent.range = GuestRange::between(at, end);
   extent.treatment = Treatment::kCopy;
-  if (job_.options_.sparse_bytes == 0 && !job_.options_.target_has_backing) co_return extent;
-  const GuestRange in_source(GuestOffset((at - begin).value()), extent.range.length);
-  const uint32_t depth_max = job_.options_.target_has_backing ? 0 : kWholeChain;
-  BlockStatus status = co_await sources_[index]->block_status(in_source, depth_max);
-  extent.range.length = status.length;
-  extent.treatment = treatment_of(status);
+  if (job_.options_.sparse_bytes != 0 || job_.options_.target_has_backing) {
+    const GuestRange in_source(GuestOffset((at - begin).value()), extent.range.length);
+    const uint32_t depth_max = job_.options_.target_has_backing ? 0 : kWholeChain;
+    BlockStatus status = co_await sources_[index]->block_status(in_source, depth_max);
+    extent.range.length = status.length;
+    extent.treatment = treatment_of(status);
+  }
+  if (job_.cluster_bytes_ != 0) round_to_clusters(extent);
   co_return extent;
+}
+
+// A cluster that is of two kinds is copied. The extent begins at a cluster; the disk's last cluster
+// ends with the disk.
+void CopyLane::round_to_clusters(Extent& extent) const {
+  const GuestOffset disk_end(job_.total_bytes_);
+  const GuestOffset end = extent.range.end();
+  GuestOffset rounded = end.align_down(job_.cluster_bytes_);
+  if (end == disk_end) rounded = end;
+  if (extent.treatment == Treatment::kCopy || rounded == extent.range.offset) {
+    extent.treatment = Treatment::kCopy;
+    rounded = std::min(end.align_up(job_.cluster_bytes_), disk_end);
+  }
+  extent.range = GuestRange::between(extent.range.offset, rounded);
 }
 
 Task<void> CopyLane::copy_piece(GuestRange piece) {
@@ -118,10 +134,53 @@ Task<void> CopyLane::copy_piece(GuestRange piece) {
   // workers.
   Buffer buffer = shard_.buffers().take(piece.length.value());
   const MutableBytes bytes = buffer.first(piece.length.value());
-  const size_t index = source_at(piece.offset);
-  const ByteCount in_source = piece.offset - job_.source_begins_[index];
-  co_await sources_[index]->read(GuestOffset(in_source.value()), MutableBuffers(bytes));
-  co_await write_runs(piece.offset, bytes);
+  co_await read_sources(piece.offset, bytes);
+  if (job_.cluster_bytes_ != 0) {
+    co_await write_clusters(piece.offset, bytes);
+  } else {
+    co_await write_runs(piece.offset, bytes);
+  }
+}
+
+// One source, or several where a cluster of the target lies across their ends.
+Task<void> CopyLane::read_sources(GuestOffset at, MutableBytes target) {
+  while (!target.empty()) {
+    const size_t index = source_at(at);
+    const ByteCount in_source = at - job_.source_begins_[index];
+    const ByteCount rest = sources_[index]->node().size() - in_source;
+    const MutableBytes here = target.first(std::min<uint64_t>(rest.value(), target.size()));
+    co_await sources_[index]->read(GuestOffset(in_source.value()), MutableBuffers(here));
+    target = target.subspan(here.size());
+    at += ByteCount(here.size());
+  }
+}
+
+// Cluster by cluster; the piece begins at one.
+Task<void> CopyLane::write_clusters(GuestOffset at, Bytes bytes) {
+  while (!bytes.empty() && !job_.is_stopped()) {
+    const Bytes cluster = bytes.first(std::min<uint64_t>(job_.cluster_bytes_, bytes.size()));
+    co_await write_cluster(at, cluster);
+    bytes = bytes.subspan(cluster.size());
+    at += ByteCount(cluster.size());
+  }
+}
+
+Task<void> CopyLane::write_cluster(GuestOffset at, Bytes cluster) {
+  const GuestRange range(at, ByteCount(cluster.size()));
+  if (job_.granule_bytes_ != 0 && is_zero(cluster)) {
+    if (!job_.options_.target_reads_zero) co_await target_->write_zeroes(range, ZeroOptions());
+    co_return;
+  }
+  // The target goes on behind the sources' end: that cluster is not ours as a whole.
+  const bool is_whole = cluster.size() == job_.cluster_bytes_ ||
+                        range.end().value() == target_->node().size().value();
+  if (!is_whole) {
+    co_await target_->write(at, ConstBuffers(cluster), WriteOptions());
+    co_return;
+  }
+  CompressOptions options;
+  options.level = job_.options_.compression_level;
+  co_await target_->write_compressed(at, cluster, options);
 }
 
 // Runs are cut at multiples of the granule on the disk, not in the buffer.

@@ -47,8 +47,13 @@ class CopyLane {
   Treatment treatment_of(const BlockStatus& status) const;
   size_t source_at(GuestOffset at) const;
 
+  void round_to_clusters(Extent& extent) const;
+
   Task<void> copy_piece(GuestRange piece);
+  Task<void> read_sources(GuestOffset at, MutableBytes target);
   Task<void> write_runs(GuestOffset at, Bytes bytes);
+  Task<void> write_clusters(GuestOffset at, Bytes bytes);
+  Task<void> write_cluster(GuestOffset at, Bytes cluster);
 
   CopyJob& job_;
   Shard& shard_;

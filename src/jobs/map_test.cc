@@ -46,6 +46,9 @@ class WrittenDownQueue final : public DeviceQueue {
   Task<void> write(GuestOffset, ConstBuffers, WriteOptions) override {
     UNREACHABLE("not asked for");
   }
+  Task<void> write_compressed(GuestOffset, Bytes, CompressOptions) override {
+    UNREACHABLE("map writes nothing");
+  }
   Task<void> write_zeroes(GuestRange, ZeroOptions) override { UNREACHABLE("not asked for"); }
   Task<void> discard(GuestRange) override { UNREACHABLE("not asked for"); }
   Task<void> flush() override { UNREACHABLE("not asked for"); }

@@ -22,6 +22,8 @@ class Qcow2Admin final : public FormatAdmin {
         {"backing_fmt=<str>", "Image format of the base image"},
         {"cluster_size=<size>", "qcow2 cluster size, 512 to 2M (default: 65536)"},
         {"compat=<str>", "Compatibility level, v2 [0.10] or v3 [1.1] (default: 1.1)"},
+        {"compression_level=<num>",
+         "Effort of convert -c: zlib 1 to 12 (default: 5), zstd 1 to 22 (default: 4)"},
         {"compression_type=<str>",
          "Compression method of compressed clusters: zlib or zstd (default: zlib)"},
         {"lazy_refcounts=<bool (on/off)>", "Postpone refcount updates (default: off)"},
@@ -59,6 +61,7 @@ class Qcow2Admin final : public FormatAdmin {
     return shown;
   }
 
+  bool compresses() const override { return true; }
   Task<void> create(Graph& graph, CreateRequest request) override {
     return qcow2::create_image(graph, std::move(request));
   }

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "base/diagnostics.h"
+#include "qcow2/compressor.h"
 #include "qcow2/create.h"
 
 namespace ringdisk::qcow2 {
@@ -64,6 +65,9 @@ Result<void> parse_features(Options& options, Header& header, Diagnostics& diagn
     return refuse(diagnostics, ErrorKind::kInvalid,
                   "compression_type is zlib or zstd, not '" + compression + "'");
   }
+  // A property of the run that fills the image: looked at, and not recorded.
+  ASSIGN_OR_RETURN(uint64_t level, options.take_size("compression_level", 0, diagnostics));
+  RETURN_IF_ERROR(check_compression_level(header.compression, level, diagnostics));
   ASSIGN_OR_RETURN(bool extended, options.take_bool("extended_l2", false, diagnostics));
   ASSIGN_OR_RETURN(bool encryption, options.take_bool("encryption", false, diagnostics));
   if (extended || encryption || options.has("encrypt.format") || options.has("data_file")) {

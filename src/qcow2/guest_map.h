@@ -30,6 +30,9 @@ class GuestMap {
   Task<std::optional<Allocation>> begin_allocation(GuestRange range);
   Task<void> finish_allocation(Allocation allocation);
   Task<void> abandon_allocation(Allocation allocation);
+  // The cluster is from now on the compressed stream of `size` bytes at `at`, which is complete and
+  // counted (guest_map_compressed.cc). On an error nothing has changed.
+  Task<ClusterChange> record_compressed(ClusterIndex guest, HostOffset at, ByteCount size);
   Task<ClusterChange> zero_clusters(GuestRange clusters, ZeroOptions options);
   Task<ClusterChange> discard_clusters(GuestRange clusters);
 

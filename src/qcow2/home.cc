@@ -5,6 +5,7 @@
 
 #include "base/diagnostics.h"
 #include "base/log.h"
+#include "qcow2/damage.h"
 
 namespace ringdisk::qcow2 {
 
@@ -54,6 +55,31 @@ Task<void> Home::abandon_allocation(Allocation allocation) {
   Result<void> outcome = co_await guest_map_.abandon_allocation(allocation).result();
   if (!outcome.ok()) co_await note_damage(outcome.error());
   co_await std::move(outcome);
+}
+
+Task<std::optional<HostOffset>> Home::begin_compressed(ByteCount size) {
+  co_await check_writable(image_, "write");
+  auto begin = [this, size] { return compressed_.allocate(size); };
+  co_return co_await perform(begin);
+}
+
+// What cannot be recorded gives its place back.
+Task<void> Home::finish_compressed(GuestOffset guest, HostOffset at, ByteCount size) {
+  const ClusterIndex cluster = image_.geometry.guest_cluster(guest);
+  auto record = [this, cluster, at, size] {
+    return guest_map_.record_compressed(cluster, at, size);
+  };
+  Result<ClusterChange> outcome = co_await perform(record).result();
+  wake_background();
+  if (outcome.ok()) co_return;
+  co_await abandon_compressed(at, size);
+  co_await fail(outcome.error());
+}
+
+// That it fails leaves a leak, which a check finds; the caller has an error of its own to tell.
+Task<void> Home::abandon_compressed(HostOffset at, ByteCount size) {
+  Result<void> outcome = co_await compressed_.take_back(at, size).result();
+  if (!outcome.ok()) co_await note_damage(outcome.error());
 }
 
 Task<ClusterChange> Home::zero_clusters(GuestRange clusters, ZeroOptions options) {

@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include "async/scope.h"
+#include "qcow2/compressed_allocator.h"
 #include "qcow2/guest_map.h"
 #include "qcow2/table_editor.h"
 
@@ -30,6 +31,11 @@ class Home {
   Task<std::optional<Allocation>> begin_allocation(GuestRange range);
   Task<void> finish_allocation(Allocation allocation);
   Task<void> abandon_allocation(Allocation allocation);
+  // A place for a compressed cluster's stream; nullopt: write the cluster as an ordinary one. Each
+  // place is finished or abandoned.
+  Task<std::optional<HostOffset>> begin_compressed(ByteCount size);
+  Task<void> finish_compressed(GuestOffset guest, HostOffset at, ByteCount size);
+  Task<void> abandon_compressed(HostOffset at, ByteCount size);
   Task<ClusterChange> zero_clusters(GuestRange clusters, ZeroOptions options);
   Task<ClusterChange> discard_clusters(GuestRange clusters);
   Task<void> flush();
@@ -72,6 +78,8 @@ class Home {
   SliceCache slices_;
   RefcountBlocks refcounts_;
   Allocator allocator_;
+  OpenClusters open_clusters_;
+  CompressedAllocator compressed_;
   Quarantine quarantine_;
   WriteBack write_back_;
   GuestMap guest_map_;

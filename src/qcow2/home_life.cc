@@ -14,7 +14,9 @@ Home::Home(Image& image, std::unique_ptr<StorageAccess> storage)
       slices_(image, *storage_, metadata_),
       refcounts_(image, *storage_),
       allocator_(image, *storage_, refcounts_, metadata_, slices_),
-      quarantine_(image, *storage_, refcounts_, allocator_),
+      open_clusters_(image.geometry),
+      compressed_(image, refcounts_, allocator_, open_clusters_),
+      quarantine_(image, *storage_, refcounts_, allocator_, open_clusters_),
       write_back_(image, *storage_, slices_, refcounts_, allocator_, quarantine_),
       guest_map_(image, slices_, allocator_, quarantine_, metadata_) {}
 

@@ -25,6 +25,7 @@ inline constexpr uint64_t kReadsZero = 1;
 inline constexpr uint64_t kFrozen = uint64_t{1} << 1;
 inline constexpr uint64_t kRejected = uint64_t{1} << 2;
 inline constexpr uint64_t kOffsetMask = ((uint64_t{1} << 56) - 1) & ~uint64_t{511};
+inline constexpr uint64_t kCompressedSectorBytes = 512;  // the unit of a stream's length
 inline constexpr uint64_t kHostEnd = uint64_t{1} << 56;  // no table can point at or beyond it
 
 static_assert((kFrozen & (kOffsetMask | kCopied | kCompressed | kReadsZero)) == 0);
@@ -85,6 +86,10 @@ class L2Entry {
     HostOffset offset(raw_ & ((uint64_t{1} << x) - 1));
     uint64_t extra = (raw_ & (kCompressed - 1)) >> x;
     return {offset, ByteCount((extra + 1) * 512 - (offset.value() & 511))};
+  }
+  // No descriptor can name this byte of the file, or one behind it.
+  static constexpr HostOffset compressed_end(const Geometry& geometry) {
+    return HostOffset(uint64_t{1} << std::min(offset_bits(geometry), 56u));
   }
   // `extra_sectors`: 512-byte sectors touched beyond the one that holds `offset`. Both fit their
   // fields.

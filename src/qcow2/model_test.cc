@@ -77,6 +77,34 @@ TEST(Qcow2ModelTest, LargeClustersOfASmallDisk) {
   });
 }
 
+// Both compression types, over every geometry: versions, refcounts of one bit, backing images.
+TestImage drawn_compressed_image(uint64_t seed) {
+  TestImage image = drawn_image(seed);
+  if (image.version == 3 && seed % 2 == 0) image.compression = Compression::kZstd;
+  return image;
+}
+
+TEST(Qcow2ModelTest, HoldsCompressedClustersAmongAllOthers) {
+  for_each_seed(60, [](uint64_t seed) {
+    sim::ModelTestOptions options;
+    options.workload.compressed = 30;
+    options.workload.writes = 20;
+    TestImage image = drawn_compressed_image(seed);
+    if (seed % 3 == 0) image.backing_bytes = options.size.value() / 2;
+    run_model_test(test_format(image), seed, options);
+  });
+}
+
+TEST(Qcow2ModelTest, HoldsCompressedClustersOnABlockDevice) {
+  for_each_seed(30, [](uint64_t seed) {
+    sim::ModelTestOptions options;
+    options.workload.compressed = 30;
+    options.workload.writes = 20;
+    options.disk = sim::SimDiskOptions::block_device(ByteCount(16 << 20), seed % 2 ? 4096 : 512);
+    run_model_test(test_format(drawn_compressed_image(seed)), seed, options);
+  });
+}
+
 sim::DeviceCrashOptions crash_options(uint64_t seed) {
   sim::DeviceCrashOptions options;
   options.workload.operations = 100;
@@ -110,6 +138,21 @@ TEST(Qcow2CrashTest, ACrashAnywhereShowsNoStaleBytesOfABlockDevice) {
     image.leaks_allowed = true;
     sim::DeviceCrashOptions options = crash_options(seed);
     options.sweep.disks = {sim::SimDiskOptions::block_device(ByteCount(4 << 20), 512)};
+    EXPECT_GT(run_device_crash_sweep(test_format(image), seed, options), 0u);
+  });
+}
+
+// Streams share sectors and host clusters with their neighbours.
+TEST(Qcow2CrashTest, ACrashAmongCompressedWritesLeaksAtWorst) {
+  for_each_seed(12, [](uint64_t seed) {
+    TestImage image = drawn_compressed_image(seed);
+    image.leaks_allowed = true;
+    sim::DeviceCrashOptions options = crash_options(seed);
+    options.workload.compressed = 35;
+    options.workload.writes = 20;
+    if (seed % 4 == 0) {
+      options.sweep.disks = {sim::SimDiskOptions::block_device(ByteCount(4 << 20), 512)};
+    }
     EXPECT_GT(run_device_crash_sweep(test_format(image), seed, options), 0u);
   });
 }
@@ -157,6 +200,19 @@ TEST(Qcow2FaultTest, AFailureWhileTheRefcountTableGrowsIsReported) {
   options.workload.zeroes = options.workload.discards = 0;
   options.only = sim::SimOperation::kAllocate;
   EXPECT_GT(run_device_fault_sweep(test_format(image), sim::seed_or(3), options), 100u);
+}
+
+TEST(Qcow2FaultTest, EveryFailureAmongCompressedWritesIsReportedAndTheImageStaysRight) {
+  for_each_seed(3, [](uint64_t seed) {
+    TestImage image = drawn_compressed_image(seed);
+    image.leaks_allowed = true;
+    sim::DeviceFaultOptions options;
+    options.workload.operations = 60;
+    options.workload.compressed = 40;
+    options.workload.writes = 15;
+    options.step = 5;
+    EXPECT_GT(run_device_fault_sweep(test_format(image), seed, options), 1u);
+  });
 }
 
 TEST(Qcow2FaultTest, ADiskThatIsGoneIsReported) {

@@ -8,8 +8,12 @@
 
 namespace ringdisk::qcow2 {
 Quarantine::Quarantine(Image& image, StorageAccess& storage, RefcountBlocks& refcounts,
-                       Allocator& allocator)
-    : image_(image), storage_(storage), refcounts_(refcounts), allocator_(allocator) {}
+                       Allocator& allocator, OpenClusters& open_clusters)
+    : image_(image),
+      storage_(storage),
+      refcounts_(refcounts),
+      allocator_(allocator),
+      open_clusters_(open_clusters) {}
 
 void Quarantine::add(std::vector<ClusterRun>& runs, ClusterRun run) {
   if (!runs.empty() && runs.back().first + runs.back().count == run.first) {

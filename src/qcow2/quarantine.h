@@ -2,7 +2,8 @@
 // Quarantine: the way of a host cluster from the removal of its pointer to its next use. Home shard
 // only.
 //
-//   release()            the pointer is gone from the tables in memory
+//   release()            the pointer is gone from the tables in memory; no compressed stream joins
+//                        the cluster any more
 //   take_released()      a write-back takes the tables' state, and with it these clusters
 //   removal_is_durable() it has succeeded: no crash brings the pointer back
 //   process()            pins of that time drain (nobody is using the cluster any more)
@@ -17,16 +18,19 @@
 #include <vector>
 
 #include "qcow2/allocator.h"
+#include "qcow2/open_clusters.h"
 
 namespace ringdisk::qcow2 {
 
 class Quarantine {
  public:
-  Quarantine(Image& image, StorageAccess& storage, RefcountBlocks& refcounts, Allocator& allocator);
+  Quarantine(Image& image, StorageAccess& storage, RefcountBlocks& refcounts, Allocator& allocator,
+             OpenClusters& open_clusters);
 
   void release(ClusterIndex cluster) { release(ClusterRun{cluster, 1}); }
   void release(ClusterRun run) {
     const bool is_early = image_.planted_bug == PlantedBug::kFreedBeforeRemovalIsDurable;
+    open_clusters_.leave(run);
     add(is_early ? waiting_ : released_, run);
   }
   // For one write-back at a time; removal_is_durable gives them back.
@@ -56,6 +60,7 @@ class Quarantine {
   StorageAccess& storage_;
   RefcountBlocks& refcounts_;
   Allocator& allocator_;
+  OpenClusters& open_clusters_;
   std::vector<ClusterRun> released_;
   std::vector<ClusterRun> waiting_;
   bool is_writing_back_ = false;

@@ -14,7 +14,8 @@ Qcow2Queue::Qcow2Queue(Image& image, Home& home, Shard& home_shard, Shard& shard
       home_shard_(home_shard),
       shard_(shard),
       storage_(std::move(storage)),
-      lookup_(image, shard.index()) {}
+      lookup_(image, shard.index()),
+      compressor_(image.header.compression) {}
 
 bool Qcow2Queue::try_map(GuestRange range, MapPurpose purpose, Mapping& mapping) {
   mapping.pin.release();

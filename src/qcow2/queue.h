@@ -5,8 +5,10 @@
 
 #include <memory>
 
+#include "async/mutex.h"
 #include "codec/inflate.h"
 #include "codec/zstd.h"
+#include "qcow2/compressor.h"
 #include "qcow2/home.h"
 #include "qcow2/lookup.h"
 
@@ -27,6 +29,7 @@ class Qcow2Queue final : public FormatQueue {
   Task<ClusterChange> zero_clusters(GuestRange clusters, ZeroOptions options) override;
   Task<ClusterChange> discard_clusters(GuestRange clusters) override;
   Task<void> read_compressed(GuestOffset at, MutableBytes target) override;
+  Task<bool> write_compressed(GuestOffset at, Bytes cluster, CompressOptions options) override;
   Task<void> flush() override;
 
  private:
@@ -34,6 +37,7 @@ class Qcow2Queue final : public FormatQueue {
   Task<L2Entry> pinned_entry(ClusterIndex guest, MappingPin& pin);
   Task<void> read_stream(ClusterIndex guest, CompressedPlace place, MutableBytes target);
   Result<void> decompress(Bytes stream, MutableBytes target);
+  Task<size_t> compress(Bytes cluster, MutableBytes target, uint32_t level);
 
   // constant
   Image& image_;
@@ -46,6 +50,8 @@ class Qcow2Queue final : public FormatQueue {
   Lookup lookup_;
   std::unique_ptr<Inflater> inflater_;  // made when first needed
   std::unique_ptr<ZstdDecoder> zstd_decoder_;
+  Compressor compressor_;
+  Mutex compressing_;  // one cluster a turn of the shard
 };
 
 }  // namespace ringdisk::qcow2
