@@ -74,6 +74,8 @@ Task<void> copy(Program& program, const ConvertRequest& request, const Devices& 
   CopyOptions options;
   options.sparse_bytes = request.sparse_bytes;
   options.requests_in_flight = request.requests_in_flight;
+  options.compress = request.compression.wanted;
+  options.compression_level = request.compression.level;
   options.target_has_backing = !request.new_target.backing_name.empty();
   options.target_reads_zero = co_await target_reads_zero(program, request, target);
   std::vector<DeviceNode*> pointers;
@@ -89,8 +91,11 @@ Task<void> copy(Program& program, const ConvertRequest& request, const Devices& 
 Task<void> fill_target(Program& program, const ConvertRequest& request, const Devices& sources,
                        bool& is_touched) {
   std::shared_ptr<DeviceNode> target = co_await open_target(program, request, total_size(sources));
-  is_touched = true;
-  Result<void> copied = co_await copy(program, request, sources, *target).result();
+  Result<void> copied = check_compression(request.compression, *target, program.diagnostics());
+  if (copied.ok()) {
+    is_touched = true;
+    copied = co_await copy(program, request, sources, *target).result();
+  }
   Result<void> closed = co_await target->close().result();
   co_await std::move(copied);
   co_await std::move(closed);
@@ -150,17 +155,20 @@ Command convert_command() {
   command.name = "convert";
   command.summary = "copy images into another one, of any format";
   command.synopsis =
-      "[-f FMT] [-O FMT] [-o OPTIONS] [-B BACKING -F FMT] [-n] [-p] [-q] [-S SIZE]\n"
+      "[-c] [-f FMT] [-O FMT] [-o OPTIONS] [-B BACKING -F FMT] [-n] [-p] [-q] [-S SIZE]\n"
       "                [-t CACHE] [-T CACHE] [-m N] [-W] [-U] FILE [FILE ...] TARGET";
   command.text =
       "Copies the disk FILE (several are laid end to end) into the new image TARGET. Zeros are\n"
       "found and left out. With -n TARGET exists already and its old content is replaced.\n"
+      "With -c clusters are compressed where that makes them smaller; -o compression_type=zstd\n"
+      "chooses how, -o compression_level=N how much effort it is worth.\n"
       "Unless -t says otherwise the target is in the page cache when this ends, not yet on the\n"
       "disk (cache mode unsafe, as qemu-img convert has it); -t writeback makes it durable.\n"
       "When it fails or is interrupted a target that it made is removed again.\n";
   command.examples =
       "  ringdisk convert -p -O qcow2 disk.raw disk.qcow2\n"
       "  ringdisk convert -f qcow2 -O raw -t writeback disk.qcow2 disk.raw\n"
+      "  ringdisk convert -c -O qcow2 -o compression_type=zstd,compression_level=9 a.raw a.qcow2\n"
       "  ringdisk convert -n -O raw disk.qcow2 /dev/vg/disk\n";
   command.options = convert_options();
   command.run = &run;

@@ -26,6 +26,7 @@ constexpr std::array<OptionSpec, 25> kOptions = {{
     {'F', "", "FMT", "format of the backing image"},
     {'n', "", "", "the target exists: do not make it anew"},
     {0, "target-is-zero", "", "with -n: the target reads as zeros, so zeros need no writing"},
+    {'c', "", "", "compress the target's clusters (qcow2), on all cores"},
     kProgressFlag,
     kProgressOption,
     kQuietOption,
@@ -37,7 +38,6 @@ constexpr std::array<OptionSpec, 25> kOptions = {{
     {'U', "force-share", "", "do not insist on the source's lock"},
     {0, "image-opts", "", "sources are descriptions: driver=qcow2,file.filename=x"},
     {0, "target-image-opts", "", "so is the target (needs -n)"},
-    {'c', "", "", "compressing is not supported yet"},
     {'C', "", "", "copy offloading is not supported"},
     {'l', "", "SNAPSHOT", "not the disk but an internal snapshot of it, by id or name"},
     {'r', "", "RATE", "a rate limit is not supported yet"},
@@ -46,7 +46,7 @@ constexpr std::array<OptionSpec, 25> kOptions = {{
 }};
 
 Result<void> refuse_unsupported(const Arguments& arguments, Diagnostics& diagnostics) {
-  for (std::string_view key : {"c", "C", "r", "bitmaps", "salvage"}) {
+  for (std::string_view key : {"C", "r", "bitmaps", "salvage"}) {
     if (!arguments.has(key)) continue;
     return diagnostics.explain(
         Error::of(ErrorKind::kUnsupported, "convert"),
@@ -91,15 +91,20 @@ Result<void> read_target(Program& program, const Arguments& arguments, ConvertRe
   NewImage& target = request.new_target;
   target.filename = request.target.filename;
   const bool has_backing = arguments.has("B") || arguments.has("b");
+  ASSIGN_OR_RETURN(target.options,
+                   new_image_options(arguments.values("o"), target.filename, diagnostics));
+  ASSIGN_OR_RETURN(request.compression, read_compression(arguments, target.options, diagnostics));
   if (request.keeps_target) {
-    if (arguments.has("o")) return usage_error(diagnostics, "-o and -n exclude each other");
+    take_compression_level(target.options);
+    if (!target.options.empty()) {
+      return usage_error(diagnostics, "-n goes with no -o but compression_level");
+    }
     if (has_backing) return usage_error(diagnostics, "-B and -n exclude each other");
     return {};
   }
   if (request.target_is_zero) return usage_error(diagnostics, "--target-is-zero needs -n");
   ASSIGN_OR_RETURN(target.admin, program.find_admin(arguments.value("O").value_or("raw")));
-  ASSIGN_OR_RETURN(target.options,
-                   new_image_options(arguments.values("o"), target.filename, diagnostics));
+  RETURN_IF_ERROR(check_compression(request.compression, target, diagnostics));
   return take_backing(arguments, arguments.has("b") ? "b" : "B", target, diagnostics);
 }
 

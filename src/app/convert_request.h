@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "app/convert_compression.h"
 #include "app/create_image.h"
 #include "app/program.h"
 #include "control/progress.h"
@@ -19,6 +20,7 @@ struct ConvertRequest {
   bool keeps_target = false;  // -n: it exists
   NewImage new_target;        // unless keeps_target
   bool target_is_zero = false;
+  CompressionRequest compression;
   bool share = false;
   CacheMode source_cache = CacheMode::kWriteback;
   CacheMode target_cache = CacheMode::kUnsafe;

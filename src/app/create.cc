@@ -56,6 +56,9 @@ Result<NewImage> read_arguments(Program& program, const Arguments& arguments) {
   image.backing_is_trusted = arguments.has("u");
   ASSIGN_OR_RETURN(image.options,
                    new_image_options(arguments.values("o"), image.filename, diagnostics));
+  if (image.options.has("compression_level")) {
+    return usage_error(diagnostics, "compression_level is for 'convert -c'; no image records it");
+  }
   RETURN_IF_ERROR(take_backing(arguments, "b", image, diagnostics));
   return image;
 }
