@@ -4,6 +4,6 @@
     NAME            the word for --only
     measure(world)  an iterator of Results, one for each contest
 """
-from measurements import convert, empty_image, fragmented, nbd_copy, nbd_random
+from measurements import compress, convert, empty_image, fragmented, nbd_copy, nbd_random
 
-ALL = (convert, empty_image, nbd_random, nbd_copy, fragmented)
+ALL = (convert, compress, empty_image, nbd_random, nbd_copy, fragmented)
