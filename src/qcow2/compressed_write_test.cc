@@ -206,8 +206,12 @@ Task<void> expect_refusals(DeviceQueue& queue) {
   struct Refused {
     uint64_t offset, length;
   };
-  for (Refused one : {Refused{512, kCluster}, Refused{0, kCluster - 512}, Refused{0, 2 * kCluster},
-                      Refused{0, 0}, Refused{(kClusters - 1) * kCluster, kCluster}}) {
+  constexpr Refused kRefused[] = {{512, kCluster},
+                                  {0, kCluster - 512},
+                                  {0, 2 * kCluster},
+                                  {0, 0},
+                                  {(kClusters - 1) * kCluster, kCluster}};
+  for (Refused one : kRefused) {
     Result<void> done =
         co_await queue.write_compressed(GuestOffset(one.offset), all.first(one.length), options)
             .result();
