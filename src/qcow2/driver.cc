@@ -131,6 +131,7 @@ Task<std::unique_ptr<Image>> Opener::open() {
   FormatLimits format_limits;
   format_limits.cluster_size = ByteCount(header.geometry().cluster_size());
   format_limits.read_only = is_read_only();
+  format_limits.compresses = true;
   const ImageOptions options{slice_memory_max, opening_.mode.keep_clean};
   co_return std::make_unique<Image>(world_, std::move(opening_.storage), std::move(header),
                                     l1_table, format_limits, options);
