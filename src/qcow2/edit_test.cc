@@ -119,8 +119,12 @@ bool run_change_with_fault(TestImage image, Change change, uint64_t seed, uint64
   auto work = [&](Shard&) { return change_image(world.world(), storage_on(disk), change); };
   const Result<void> changed = world.run(work);
   disk.set_faults(nullptr);
-  if (!changed.ok()) EXPECT_EQ(changed.error().errno_value, EIO);
-  if (faults.failed == 0) EXPECT_TRUE(changed.ok());
+  if (!changed.ok()) {
+    EXPECT_EQ(changed.error().errno_value, EIO);
+  }
+  if (faults.failed == 0) {
+    EXPECT_TRUE(changed.ok());
+  }
   auto verify = [&](Shard&) {
     return expect_permitted_damage(world.world(), image, storage_on(disk));
   };

@@ -291,7 +291,9 @@ bool run_edit_with_fault(TestImage image, Action action, uint64_t seed, uint64_t
   const Result<void> edited = world.run(work);
   disk.set_faults(nullptr);
   // A discard that fails is a hint that was not taken; every other failure is told.
-  if (!edited.ok()) EXPECT_EQ(edited.error().errno_value, EIO);
+  if (!edited.ok()) {
+    EXPECT_EQ(edited.error().errno_value, EIO);
+  }
   const Content& after = action == Action::kApply ? prepared.old_content : prepared.content;
   auto verify = [&](Shard&) -> Task<void> {
     return expect_permitted_damage(world.world(), image, storage_on(disk));
@@ -301,7 +303,9 @@ bool run_edit_with_fault(TestImage image, Action action, uint64_t seed, uint64_t
     return expect_one_of(world.world(), storage_on(disk), "", prepared.content, after);
   };
   EXPECT_TRUE(world.run(look).ok());
-  if (faults.failed == 0) EXPECT_TRUE(edited.ok());
+  if (faults.failed == 0) {
+    EXPECT_TRUE(edited.ok());
+  }
   return faults.failed != 0;
 }
 
