@@ -95,7 +95,7 @@ Result<std::vector<MapEntry>> walk(WrittenDownQueue& queue, uint64_t begin, uint
   const GuestRange range = GuestRange::between(GuestOffset(begin), GuestOffset(end));
   auto root = [&](Shard&) { return walk_map(queue, range, visit); };
   RETURN_IF_ERROR(world.run(root));
-  return std::move(entries);
+  return entries;
 }
 
 TEST(WalkMapTest, WhatIsAlikeAndGoesOnIsOneStretch) {
