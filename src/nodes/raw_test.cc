@@ -157,7 +157,7 @@ TEST(RawTest, BehindAnOddEndThereAreZeros) {
 // --- a probed disk
 // --------------------------------------------------------------------------------
 
-constexpr const char* kProbed = "driver=mem";  // nobody says raw
+constexpr const char* kProbed = "file.driver=mem";  // nobody says raw
 constexpr const char* kNamed = "driver=raw,file.driver=mem";
 
 // Writes `pieces` (offset, text) one after another; the first error.
