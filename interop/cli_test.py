@@ -113,6 +113,21 @@ class Output(peers.Case):
         self.assertEqual(peers.ringdisk("map", "-f", "raw", empty).stdout,
                          peers.qemu_img("map", "-f", "raw", empty).stdout)
 
+    def test_an_odd_size_becomes_whole_sectors(self):
+        for size in (1, 511, 513, 1000):
+            disk = self.directory / "odd.qcow2"
+            peers.ringdisk("create", "-q", "-f", "qcow2", disk, str(size))
+            self.assertEqual(peers.qemu_info(disk)["virtual-size"], (size + 511) // 512 * 512)
+
+    def test_a_backing_image_of_the_source_is_no_target(self):
+        base, top = self.directory / "base.qcow2", self.directory / "top.qcow2"
+        peers.qemu_img("create", "-f", "qcow2", base, "1M")
+        peers.qemu_img("create", "-f", "qcow2", "-b", base.name, "-F", "qcow2", top)
+        before = base.read_bytes()
+        done = peers.ringdisk("convert", "-U", "-O", "qcow2", top, base, expect=1)
+        self.assertIn("is a backing image of the source", done.stderr)
+        self.assertEqual(base.read_bytes(), before)
+
     def test_the_help_of_options_is_laid_out_as_qemu_imgs(self):
         for image_format in ("raw", "qcow2"):
             words = ["create", "-f", image_format, "-o", "help", "x"]

@@ -49,6 +49,18 @@ class CommitTest(peers.Case):
                             self.require(self.base, base_format)
                         self.top.unlink()
 
+    def test_what_the_base_gains_does_not_show_what_lies_below_it(self):
+        base, middle, top = (self.directory / name for name in ("g.qcow2", "m.qcow2", "t.qcow2"))
+        for image, below, size in ((base, None, 8 * MIB), (middle, base, 4 * MIB + 512),
+                                   (top, middle, 8 * MIB)):
+            chain = ("-b", below.name, "-F", "qcow2") if below else ()
+            peers.qemu_img("create", "-f", "qcow2", *chain, image, str(size))
+        peers.qemu_io(base, ["write -P 187 0 8M"])
+        peers.qemu_img("convert", "-O", "raw", top, self.wanted)
+        peers.ringdisk("commit", top)
+        self.require(top, "qcow2")
+        self.require(middle, "qcow2")
+
     def test_an_image_that_is_kept(self):
         self.make("qcow2")
         before = self.top.read_bytes()

@@ -180,6 +180,21 @@ class KillTest(peers.Case):
             self.require_model(image, model)
         return requests
 
+    def test_what_was_written_through_needs_no_flush(self):
+        nbd = peers.nbd_module()
+        for mode in ("writethrough", "directsync"):
+            with self.subTest(mode=mode):
+                image = self.directory / f"{mode}.qcow2"
+                peers.ringdisk("create", "-q", "-f", "qcow2", image, "16M")
+                server = peers.serve_ringdisk(image, self.directory / "nbd.sock", "-f", "qcow2",
+                                              "--cache", mode)
+                client = nbd.NBD()
+                client.connect_uri(server.uri())
+                client.pwrite(b"\5" * 4096, 1 << 20)
+                server.kill()
+                self.assertEqual(self.check(image).returncode, 0)
+                peers.qemu_io(image, ["read -P 5 1M 4k"])
+
     def test_a_killed_server_leaves_leaks_at_the_most(self):
         for number, options in enumerate(((), ("-o", "cluster_size=4k"),
                                           ("-o", "cluster_size=512,refcount_bits=1"))):

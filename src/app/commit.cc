@@ -4,6 +4,7 @@
 // image holds, is flushed; only then is the image emptied.
 #include <array>
 
+#include "app/disk_size.h"
 #include "app/image_command_options.h"
 #include "app/images.h"
 #include "app/long_job.h"
@@ -62,15 +63,6 @@ Task<ImageName> find_base(Program& program, const Arguments& arguments, const Im
   co_return std::move(base);
 }
 
-Task<void> grow_base(Program& program, const Commit& commit, ByteCount size) {
-  OpenMode mode;
-  mode.no_backing = true;
-  mode.cache = commit.cache;
-  ImageFile image = co_await open_image_file(program, commit.base, mode);
-  Graph graph = program.graph();
-  co_await image.admin->resize(graph, std::move(image.storage), size);
-}
-
 Task<void> copy_down(Program& program, const Commit& commit, DeviceNode& top, DeviceNode& base) {
   CopyOptions options;
   options.target_has_backing = true;  // what the image itself does not hold is below already
@@ -87,9 +79,10 @@ Task<std::shared_ptr<DeviceNode>> open_base(Program& program, const Commit& comm
   mode.cache = commit.cache;
   Graph graph = program.graph();
   std::shared_ptr<DeviceNode> base = co_await graph.open(commit.base, mode);
-  if (base->size() >= size) co_return std::move(base);
+  const ByteCount base_size = base->size();
+  if (base_size >= size) co_return std::move(base);
   co_await base->close();
-  co_await grow_base(program, commit, size);
+  co_await change_disk_size(program, commit.base, mode, base_size, size);
   co_return co_await graph.open(commit.base, mode);
 }
 

@@ -26,13 +26,19 @@ ByteCount total_size(const Devices& sources) {
   return total;
 }
 
-// Nobody wants to lose the source for the target.
-Task<void> refuse_same_file(Program& program, const ConvertRequest& request) {
+// Nobody wants to lose a source, or what lies below it, for the target.
+Task<void> refuse_same_file(Program& program, const ConvertRequest& request,
+                            const Devices& sources) {
   auto compare = [&](Blocking token) -> Result<void> {
-    for (const ImageName& source : request.sources) {
-      if (!is_same_file(token, source.text(), request.target.text())) continue;
-      return usage_error(program.diagnostics(),
-                         request.target.text() + ": source and target are the same image");
+    for (const auto& source : sources) {
+      for (const DeviceNode* node = source.get(); node; node = node->backing().get()) {
+        if (!is_same_file(token, node->name(), request.target.text())) continue;
+        const bool is_below = node != source.get();
+        return usage_error(program.diagnostics(),
+                           request.target.text() + (is_below ? ": is a backing image of the source"
+                                                             : ": source and target are the same "
+                                                               "image"));
+      }
     }
     return {};
   };
@@ -118,7 +124,7 @@ Task<void> clear_up(Program& program, const ConvertRequest& request) {
 
 Task<void> convert_opened(Program& program, ConvertRequest& request, const Devices& sources) {
   bool is_touched = !request.keeps_target;
-  co_await refuse_same_file(program, request);
+  co_await refuse_same_file(program, request, sources);
   if (!request.keeps_target) {
     request.new_target.size = total_size(sources);
     co_await create_image(program, request.new_target);

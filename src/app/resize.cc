@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// ringdisk resize: a disk of another size. What lies beyond a smaller end is given up first, by the
-// same requests a guest would discard it with; what a larger disk gains is made to read as zeros,
-// also where a backing image or the old last cluster would show through.
+// ringdisk resize: a disk of another size.
 #include <algorithm>
 #include <array>
 
+#include "app/disk_size.h"
 #include "app/image_command_options.h"
 #include "app/images.h"
 #include "app/program.h"
 #include "base/diagnostics.h"
-#include "runtime/shard.h"
 
 namespace ringdisk {
 namespace {
@@ -74,64 +72,13 @@ Result<ByteCount> new_size(const Resizing& resizing, ByteCount size, bool may_sh
   return ByteCount(wanted);
 }
 
-Task<void> zero_on(DeviceNode& device, GuestRange range) {
-  std::unique_ptr<DeviceQueue> queue = co_await device.open_queue(Shard::current());
-  ZeroOptions options;
-  options.may_unmap = true;
-  co_await queue->write_zeroes(range, options);
-  co_await queue->flush();
-}
-
-// The disk, opened for writing, reads as zeros in `range` afterwards; it is closed again.
-Task<void> zero_and_close(std::shared_ptr<DeviceNode> device, GuestRange range) {
-  Result<void> zeroed;
-  if (!range.empty() && !device->format().limits().maps_directly) {
-    zeroed = co_await zero_on(*device, range).result();
-  }
-  Result<void> closed = co_await device->close().result();
-  co_await std::move(zeroed);
-  co_await std::move(closed);
-}
-
-// What of a disk that has grown may show something else than zeros: the rest of the cluster in
-// which it ended, and what the backing image has beyond the old end.
-GuestRange gained_range(const DeviceNode& device, ByteCount old_size) {
-  const uint64_t cluster = device.format().limits().cluster_size.value();
-  const uint64_t backing = device.backing() ? device.backing()->size().value() : 0;
-  const uint64_t begin = old_size.value();
-  const uint64_t cluster_end = cluster == 0 ? begin : (begin + cluster - 1) / cluster * cluster;
-  const uint64_t end = std::min(device.size().value(), std::max(cluster_end, backing));
-  return GuestRange::between(GuestOffset(begin), GuestOffset(std::max(begin, end)));
-}
-
-Task<void> change_size(Program& program, const ImageName& name, ByteCount size) {
-  OpenMode mode;
-  mode.no_backing = true;
-  ImageFile image = co_await open_image_file(program, name, mode);
-  Graph graph = program.graph();
-  co_await image.admin->resize(graph, std::move(image.storage), size);
-}
-
 Task<int> run(Program& program, const Arguments& arguments) {
   Resizing resizing = co_await read_arguments(arguments, program.diagnostics());
-  Graph graph = program.graph();
   OpenMode mode;
-  std::shared_ptr<DeviceNode> device = co_await graph.open(resizing.name, mode);
-  const ByteCount old_size = device->size();
+  const ByteCount old_size = co_await size_of_disk(program, resizing.name, mode);
   const bool may_shrink = arguments.has("shrink");
-  Result<ByteCount> size = new_size(resizing, old_size, may_shrink, program.diagnostics());
-  GuestRange lost;
-  if (size.ok() && size.value() < old_size) {
-    lost = GuestRange::between(GuestOffset(size.value().value()), GuestOffset(old_size.value()));
-  }
-  co_await zero_and_close(std::move(device), lost);
-  const ByteCount wanted = co_await std::move(size);
-  co_await change_size(program, resizing.name, wanted);
-  if (wanted > old_size) {
-    device = co_await graph.open(resizing.name, mode);
-    const GuestRange gained = gained_range(*device, old_size);
-    co_await zero_and_close(std::move(device), gained);
-  }
+  ByteCount size = co_await new_size(resizing, old_size, may_shrink, program.diagnostics());
+  co_await change_disk_size(program, resizing.name, mode, old_size, size);
   if (!arguments.has("q")) program.console.write("Image resized.\n");
   co_return 0;
 }

@@ -12,6 +12,7 @@ namespace {
 
 constexpr uint64_t kClusterSizeDefault = 65536;
 constexpr uint64_t kRefcountBitsDefault = 16;
+constexpr uint64_t kSectorBytes = 512;
 
 Error refuse(Diagnostics& diagnostics, ErrorKind kind, std::string text) {
   return diagnostics.explain(Error::of(kind, "create"), std::move(text));
@@ -143,7 +144,8 @@ Result<CreateSettings> parse_create_options(CreateRequest& request, Diagnostics&
   CreateSettings settings;
   Header& header = settings.header;
   Options& options = request.options;
-  header.size = ByteCount(request.size.value());
+  // Whole sectors, as every program that opens it counts them.
+  header.size = ByteCount((request.size.value() + kSectorBytes - 1) / kSectorBytes * kSectorBytes);
   ASSIGN_OR_RETURN(header.version, parse_version(options, diagnostics));
   RETURN_IF_ERROR(parse_geometry(options, header, diagnostics));
   RETURN_IF_ERROR(parse_features(options, header, diagnostics));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Opening an image: header, what it may be opened for, L1 table. Nothing is written here. Tables
-// that only a writer needs are read by the home shard, which may still refuse (home_life.cc).
+// Opening an image: header, what it may be opened for, L1 table. Nothing is written here but the
+// repair of an image that was not closed cleanly. Tables that only a writer needs are read by the
+// home shard, which may still refuse (home_life.cc).
 #include "qcow2/driver.h"
 
 #include "base/diagnostics.h"
@@ -132,7 +133,9 @@ Task<std::unique_ptr<Image>> Opener::open() {
   format_limits.cluster_size = ByteCount(header.geometry().cluster_size());
   format_limits.read_only = is_read_only();
   format_limits.compresses = true;
-  const ImageOptions options{slice_memory_max, opening_.mode.keep_clean};
+  const CacheMode cache = opening_.mode.cache;
+  const bool writes_through = cache == CacheMode::kWritethrough || cache == CacheMode::kDirectsync;
+  const ImageOptions options{slice_memory_max, opening_.mode.keep_clean, writes_through};
   co_return std::make_unique<Image>(world_, std::move(opening_.storage), std::move(header),
                                     l1_table, format_limits, options);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The image is opened as for any writer, so that a damaged or dirty one is refused, and closed
-// whatever became of the change.
+// The image is opened as for any writer, so that a damaged one is refused and an unclean one
+// repaired, and closed whatever became of the change.
 #include "qcow2/edit.h"
 
 #include "qcow2/driver.h"

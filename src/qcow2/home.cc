@@ -49,6 +49,7 @@ Task<void> Home::finish_allocation(Allocation allocation) {
   if (!outcome.ok()) co_await note_damage(outcome.error());
   wake_background();
   co_await std::move(outcome);
+  co_await write_through();
 }
 
 Task<void> Home::abandon_allocation(Allocation allocation) {
@@ -71,9 +72,11 @@ Task<void> Home::finish_compressed(GuestOffset guest, HostOffset at, ByteCount s
   };
   Result<ClusterChange> outcome = co_await perform(record).result();
   wake_background();
-  if (outcome.ok()) co_return;
-  co_await abandon_compressed(at, size);
-  co_await fail(outcome.error());
+  if (!outcome.ok()) {
+    co_await abandon_compressed(at, size);
+    co_await fail(outcome.error());
+  }
+  co_await write_through();
 }
 
 // That it fails leaves a leak, which a check finds; the caller has an error of its own to tell.
@@ -86,6 +89,7 @@ Task<ClusterChange> Home::zero_clusters(GuestRange clusters, ZeroOptions options
   auto change = [this, clusters, options] { return guest_map_.zero_clusters(clusters, options); };
   Result<ClusterChange> outcome = co_await perform(change).result();
   wake_background();
+  if (outcome.ok()) co_await write_through();
   co_return std::move(outcome);
 }
 
@@ -94,6 +98,11 @@ Task<ClusterChange> Home::discard_clusters(GuestRange clusters) {
   Result<ClusterChange> outcome = co_await perform(change).result();
   wake_background();
   co_return std::move(outcome);
+}
+
+// A flush shared by all who wait for one.
+Task<void> Home::write_through() {
+  if (image_.options.writes_through) co_await flush();
 }
 
 Task<void> Home::flush() {

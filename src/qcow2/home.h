@@ -63,6 +63,7 @@ class Home {
   auto perform(Change change) -> std::invoke_result_t<Change&>;
   Task<bool> reclaim_after(const Error& error);
   Task<void> limit_dirty();
+  Task<void> write_through();
   Task<void> write_back_when_much_is_dirty();
   Task<void> free_when_something_waits();
   Task<void> process_quarantine();

@@ -25,6 +25,9 @@ namespace ringdisk::qcow2 {
 struct ImageOptions {
   uint64_t slice_memory_max;  // l2-cache-size
   bool keep_clean = false;    // OpenMode::keep_clean
+  // Cache modes writethrough and directsync: what a request changes of the mapping is durable when
+  // it completes, as the bytes in place are.
+  bool writes_through = false;
 };
 
 struct Image {
