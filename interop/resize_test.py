@@ -83,6 +83,13 @@ class ResizeTest(peers.Case):
         peers.qemu_img("convert", "-O", "raw", self.image, self.copy)
         self.wanted.require(self.copy)
 
+    def test_a_version_2_image_with_snapshots_is_refused_with_all_it_holds(self):
+        self.make("-o", "compat=0.10")
+        peers.ringdisk("snapshot", "-c", "kept", self.image)
+        done = peers.ringdisk("resize", "--shrink", self.image, "1M", expect=1)
+        self.assertIn("version 2", done.stderr)
+        peers.qemu_img("compare", "-f", "raw", "-F", "qcow2", self.raw, self.image)
+
     def test_raw_files(self):
         peers.ringdisk("resize", "-f", "raw", self.raw, "+1M")
         self.assertEqual(self.raw.stat().st_size, SIZE + MIB)
@@ -93,6 +100,7 @@ class ResizeTest(peers.Case):
         self.make()
         cases = ((("resize", self.image, "1M"), "--shrink"),
                  (("resize", self.image, "+1000"), "multiple of 512"),
+                 (("resize", "--shrink", self.image, "1000"), "multiple of 512"),
                  (("resize", self.image, "--shrink", "-5M"), "not so much"),
                  (("resize", self.image, "many"), "invalid image size"),
                  (("resize", self.image), "expecting"),

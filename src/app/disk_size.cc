@@ -47,6 +47,17 @@ Task<void> set_size(Program& program, const ImageName& name, OpenMode mode, Byte
   co_await image.admin->resize(graph, std::move(image.storage), size);
 }
 
+// Before anything is given up for it.
+Task<void> check_size(Program& program, const ImageName& name, OpenMode mode, ByteCount size) {
+  mode.read_only = mode.no_backing = mode.keep_clean = true;
+  ImageFile image = co_await open_image_file(program, name, mode);
+  Result<void> checked =
+      co_await image.admin->check_new_size(program.world, *image.storage, size).result();
+  Result<void> closed = co_await image.storage->node->close().result();
+  co_await std::move(checked);
+  co_await std::move(closed);
+}
+
 Task<void> give_up_beyond(Program& program, const ImageName& name, OpenMode mode, ByteCount size) {
   Graph graph = program.graph();
   std::shared_ptr<DeviceNode> device = co_await graph.open(name, mode);
@@ -75,6 +86,7 @@ Task<ByteCount> size_of_disk(Program& program, ImageName name, OpenMode mode) {
 
 Task<void> change_disk_size(Program& program, ImageName name, OpenMode mode, ByteCount old_size,
                             ByteCount size) {
+  co_await check_size(program, name, mode, size);
   if (size < old_size) co_await give_up_beyond(program, name, mode, size);
   co_await set_size(program, name, mode, size);
   if (size <= old_size) co_return;

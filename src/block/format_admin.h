@@ -111,6 +111,8 @@ class FormatAdmin {
   // format has no snapshots. kNotFound: not this one.
   virtual Task<void> edit_snapshots(Graph& graph, std::unique_ptr<SharedStorage> storage,
                                     SnapshotEdit edit);
+  // Refuses a size that resize() would refuse, before anything is given up for it. Reads only.
+  virtual Task<void> check_new_size(const World&, SharedStorage&, ByteCount) { co_return; }
   // Gives the disk in `storage`, which is handled as above, another size. What a smaller one cuts
   // off has been zeroed with may_unmap before.
   virtual Task<void> resize(Graph& graph, std::unique_ptr<SharedStorage> storage,

@@ -68,6 +68,9 @@ class Qcow2Admin final : public FormatAdmin {
   Task<ImageDescription> describe(const World& world, SharedStorage& storage) override {
     return qcow2::describe_image(world, storage);
   }
+  Task<void> check_new_size(const World& world, SharedStorage& storage, ByteCount size) override {
+    return qcow2::check_new_size(world, storage, size);
+  }
   Task<void> resize(Graph& graph, std::unique_ptr<SharedStorage> storage, ByteCount size) override {
     return qcow2::resize_image(graph, std::move(storage), size);
   }

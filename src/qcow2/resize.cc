@@ -3,18 +3,19 @@
 #include "qcow2/resize.h"
 
 #include "base/diagnostics.h"
+#include "qcow2/describe.h"
 #include "qcow2/edit.h"
+#include "runtime/shard.h"
 
 namespace ringdisk::qcow2 {
 namespace {
 
 constexpr uint64_t kSizeGranule = 512;
 
-Result<void> check_size(const Image& image, ByteCount size) {
-  const Header& header = image.header;
-  auto refuse = [&image](ErrorKind kind, std::string why) {
-    return image.world.diagnostics.explain(Error::of(kind, "resize"), image.node_id(),
-                                           std::move(why));
+Result<void> check_size(const Header& header, ByteCount size, Diagnostics& diagnostics,
+                        uint32_t node) {
+  auto refuse = [&diagnostics, node](ErrorKind kind, std::string why) {
+    return diagnostics.explain(Error::of(kind, "resize"), node, std::move(why));
   };
   if (size.value() % kSizeGranule != 0) {
     return refuse(ErrorKind::kInvalid, "the size of a qcow2 disk is a multiple of 512 bytes");
@@ -61,9 +62,15 @@ Task<void> move_to_longer_table(TableEditor& tables, const Header& header, ByteC
 
 }  // namespace
 
+Task<void> check_new_size(const World& world, SharedStorage& storage, ByteCount size) {
+  std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
+  const Header header = co_await read_header(*access, world.diagnostics);
+  co_await check_size(header, size, world.diagnostics, access->node_id());
+}
+
 Task<void> resize_disk(HomeParts parts, ByteCount size) {
   const Header& header = parts.image.header;
-  co_await check_size(parts.image, size);
+  co_await check_size(header, size, parts.image.world.diagnostics, parts.image.node_id());
   TableEditor tables(parts);
   const uint64_t entries = header.geometry().l1_entries_for(size);
   if (entries <= header.l1_size) {

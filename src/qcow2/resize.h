@@ -9,8 +9,11 @@
 
 namespace ringdisk::qcow2 {
 
-// kInvalid: not a multiple of 512 bytes. kLimit: the L1 table would be too long. kUnsupported: a
-// version 2 image with snapshots, which record no size of their own.
+// FormatAdmin::check_new_size. kInvalid: not a multiple of 512 bytes. kLimit: the L1 table would be
+// too long. kUnsupported: a version 2 image with snapshots, which record no size of their own.
+Task<void> check_new_size(const World& world, SharedStorage& storage, ByteCount size);
+
+// Errors: those of check_new_size, and of the storage.
 Task<void> resize_disk(HomeParts parts, ByteCount size);
 
 // FormatAdmin::resize: opens the image for writing, resizes, closes.
