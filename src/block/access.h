@@ -12,6 +12,7 @@
 
 #include "block/device_queue.h"
 #include "block/format.h"
+#include "block/joined_writes.h"
 #include "block/storage_access.h"
 
 namespace ringdisk {
@@ -43,7 +44,8 @@ class Access {
   Task<void> write_pieces(GuestOffset offset, ConstBuffers source, WriteOptions options);
   Task<size_t> write_in_place(GuestOffset offset, ConstBuffers source, WriteOptions options);
   Task<size_t> write_elsewhere(GuestOffset offset, ConstBuffers source);
-  Task<void> fill_allocation(const Allocation& allocation, ConstBuffers source);
+  Task<void> fill_allocation(const Allocation& allocation, ConstBuffers source,
+                             JoinedWrites::Leader& leader);
   Task<void> read_edge(GuestRange edge, MutableBytes target);
   bool is_known_zero(GuestRange range);
 
@@ -60,6 +62,7 @@ class Access {
   FormatQueue& format_;
   DeviceQueue* backing_;
   Shard& shard_;
+  JoinedWrites joined_writes_;
 };
 
 }  // namespace ringdisk

@@ -5,11 +5,13 @@
 //   cover:    |<------------- cluster(s) of the allocation ------------->|
 //             [ head: old content ][ request: the write ][ tail: old content ]
 //   one write of the three together, or of the request alone where head and tail are zero and the
-//   place reads as zeros
+//   place reads as zeros; what other writes of this shard bring meanwhile goes along
+//   (joined_writes.h)
 #include <algorithm>
 #include <array>
 #include <vector>
 
+#include "async/yield.h"
 #include "base/limits.h"
 #include "block/access.h"
 #include "codec/zero_detect.h"
@@ -70,21 +72,33 @@ Task<size_t> Access::write_in_place(GuestOffset offset, ConstBuffers source, Wri
 // A prefix of the write into a new place. Gives its length; 0: another request has allocated it
 // meanwhile, map again.
 Task<size_t> Access::write_elsewhere(GuestOffset offset, ConstBuffers source) {
-  GuestRange range(offset, ByteCount(source.size()));
+  const GuestRange range(offset, ByteCount(source.size()));
+  ByteCount joined;
+  if (JoinedWrites::Leader* leader = joined_writes_.find(range, joined)) {
+    const auto length = static_cast<size_t>(joined.value());
+    JoinedWrites::Follower follower(*leader, GuestRange(offset, joined), source.slice(0, length));
+    co_await follower.wait();
+    co_return follower.is_written() ? length : 0;
+  }
+  JoinedWrites::Leader leader(joined_writes_, range,
+                              range.widened(node_.format().limits().cluster_size.value()));
   std::optional<Allocation> allocation = co_await format_.begin_allocation(range);
   if (!allocation) co_return size_t{0};
   const auto length = static_cast<size_t>(allocation->request.length.value());
-  Result<void> filled = co_await fill_allocation(*allocation, source.slice(0, length)).result();
+  Result<void> filled =
+      co_await fill_allocation(*allocation, source.slice(0, length), leader).result();
   if (!filled.ok()) {
     Result<void> abandoned = co_await format_.abandon_allocation(*allocation).result();
     static_cast<void>(abandoned.ok());  // what failed first is what is reported
     co_return filled.error();
   }
   co_await format_.finish_allocation(*allocation);
+  leader.succeed();
   co_return length;
 }
 
-Task<void> Access::fill_allocation(const Allocation& allocation, ConstBuffers source) {
+Task<void> Access::fill_allocation(const Allocation& allocation, ConstBuffers source,
+                                   JoinedWrites::Leader& leader) {
   const GuestRange& cover = allocation.cover;
   const GuestRange& request = allocation.request;
   const auto head = GuestRange::between(cover.offset, request.offset);
@@ -93,6 +107,7 @@ Task<void> Access::fill_allocation(const Allocation& allocation, ConstBuffers so
   const HostOffset request_host = allocation.host + head.length;
 
   if (allocation.reads_zero && is_known_zero(head) && is_known_zero(tail)) {
+    leader.go_alone();
     co_await storage.write(request_host, source);
     co_return;
   }
@@ -103,6 +118,8 @@ Task<void> Access::fill_allocation(const Allocation& allocation, ConstBuffers so
   MutableBytes tail_bytes = edges.bytes().subspan(head_size, tail_size);
   co_await read_edge(head, head_bytes);
   co_await read_edge(tail, tail_bytes);
+  co_await Yield();  // the other requests of a batch come first, and may go along
+  leader.take_along(head, head_bytes, tail, tail_bytes);
   const bool keep_head = !(allocation.reads_zero && is_zero(head_bytes));
   const bool keep_tail = !(allocation.reads_zero && is_zero(tail_bytes));
   std::vector<iovec> parts;

@@ -46,6 +46,19 @@ void sweep_crashes(const TestImage& image, uint64_t seed) {
   run_device_crash_sweep(test_format(image), seed, options);
 }
 
+// What is discarded is soon used again.
+void sweep_crashes_of_reuse(const TestImage& image, uint64_t seed) {
+  sim::DeviceCrashOptions options;
+  options.size = ByteCount(1 << 20);
+  options.workload.operations = 150;
+  options.workload.length_max = 32 * 1024;
+  options.workload.writes = 45;
+  options.workload.flushes = 10;
+  options.workload.discards = 35;
+  options.sweep.points = 60;
+  run_device_crash_sweep(test_format(image), seed, options);
+}
+
 // The refcount table starts with room for 2 MiB of file.
 void sweep_crashes_of_growth(const TestImage& image, uint64_t seed) {
   sim::DeviceCrashOptions options;
@@ -75,7 +88,8 @@ TEST(PlantedBugTest, AHeaderWrittenBeforeTheRefcountTableIsFound) {
 }
 
 TEST(PlantedBugTest, AClusterFreedTooEarlyIsFound) {
-  expect_found(PlantedBug::kFreedBeforeRemovalIsDurable, leaking_image(12, 4), &sweep_crashes);
+  expect_found(PlantedBug::kFreedBeforeRemovalIsDurable, leaking_image(12, 4),
+               &sweep_crashes_of_reuse);
 }
 
 TEST(PlantedBugTest, AnErrorThatIsLostIsFound) {
