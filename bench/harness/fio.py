@@ -29,20 +29,22 @@ def one_pass(world, path, write, block, batch, direct, passes):
     return job["write" if write else "read"]["runtime"] / 1000
 
 
-def random_load(world, server, workload, jobs, depth=64, block="4k"):
-    """Runs `workload` ("randread" or "randwrite") on a server's export from `jobs` connections.
-    Gives {"iops": requests a second, "server_us": server CPU microseconds a request}."""
+def random_load(world, server, workload, jobs, depth=64, block="4k", size_bytes=None):
+    """Runs `workload` ("randread", "randwrite", "randrw", "rw") on the first `size_bytes` of a
+    server's export (default: as many as an image has) from `jobs` connections. Gives {"iops":
+    requests a second, "server_us": server CPU microseconds a request}."""
     before = usage.cpu_seconds_of(server.pid)
     done = peers.run([
         world.path("fio"), "--name=load", "--ioengine=nbd", f"--uri={server.uri()}",
         f"--rw={workload}", f"--bs={block}", f"--iodepth={depth}", f"--numjobs={jobs}",
-        f"--size={world.settings.image_bytes}", "--norandommap", "--randrepeat=1",
+        f"--size={size_bytes or world.settings.image_bytes}", "--norandommap", "--randrepeat=1",
         "--time_based", f"--runtime={world.settings.load_seconds}", "--group_reporting",
         "--output-format=json"])
     used = usage.cpu_seconds_of(server.pid) - before
     # fio may say something before the JSON.
     job, = json.loads(done.stdout[done.stdout.index("{"):])["jobs"]
-    side = job["read" if workload == "randread" else "write"]
-    if job["error"] or not side["total_ios"]:
-        raise peers.PeerFailed(f"fio: error {job['error']}, {side['total_ios']} requests done")
-    return {"iops": side["iops"], "server_us": used * 1e6 / side["total_ios"]}
+    sides = (job["read"], job["write"])
+    requests = sum(side["total_ios"] for side in sides)
+    if job["error"] or not requests:
+        raise peers.PeerFailed(f"fio: error {job['error']}, {requests} requests done")
+    return {"iops": sum(side["iops"] for side in sides), "server_us": used * 1e6 / requests}

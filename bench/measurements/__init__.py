@@ -4,6 +4,7 @@
     NAME            the word for --only
     measure(world)  an iterator of Results, one for each contest
 """
-from measurements import compress, convert, empty_image, fragmented, nbd_copy, nbd_random
+from measurements import (check, compress, convert, empty_image, empty_load, fragmented, lookups,
+                          nbd_copy, nbd_random)
 
-ALL = (convert, compress, empty_image, nbd_random, nbd_copy, fragmented)
+ALL = (convert, compress, empty_image, check, nbd_random, empty_load, lookups, nbd_copy, fragmented)

@@ -15,6 +15,7 @@ from harness.world import MIB, CannotMeasure
 
 NAME = "compress"
 SOURCE_BYTES = 1 << 30
+SMALLEST_SHARE_BYTES = 32 * MIB
 PARALLEL = ("-m", "16", "-W")
 TIMES_FASTER = {"zlib": 2.5, "zstd": 1.3}
 UNITS = {"seconds": "s", "cpu_seconds": "CPU s", "image_mib": "MiB"}
@@ -72,37 +73,41 @@ def _require_same(world, source, target):
 
 
 def _source(world):
-    """The mixed data, in tmpfs."""
+    """The mixed data, in tmpfs. A MiB at a time, since what this process holds is added to the
+    peaks that are measured later (usage.memory_floor_mib)."""
     size = min(SOURCE_BYTES, world.settings.image_bytes)
-    share = size // 3 // MIB * MIB
-    world.log(f"gathering {3 * share // MIB} MiB of text, binaries and random data")
-    text = _contents(TEXT_ROOTS, share, lambda path, head: path.name.endswith(TEXT_ENDINGS))
-    binaries = _contents(BINARY_ROOTS, share, lambda path, head: head.startswith(ELF))
+    count = size // 3 // MIB
+    world.log(f"gathering {3 * count} MiB of text, binaries and random data")
+    text = _pieces(TEXT_ROOTS, lambda path, head: path.name.endswith(TEXT_ENDINGS))
+    binaries = _pieces(BINARY_ROOTS, lambda path, head: head.startswith(ELF))
     path = world.ram / "mixed.raw"
     with open(images.raw_source(world), "rb") as noise, open(path, "wb") as file:
-        for at in range(0, share, MIB):
-            file.write(text[at:at + MIB])
-            file.write(binaries[at:at + MIB])
+        for _ in range(count):
+            file.write(next(text))
+            file.write(next(binaries))
             file.write(noise.read(MIB))
     return path
 
 
-def _contents(roots, wanted, is_right):
-    """The first `wanted` bytes of all files that are right, in order of their names."""
-    gathered = bytearray()
-    for path in _files(roots):
-        try:
-            content = path.read_bytes()
-        except OSError:
-            continue
-        if is_right(path, content[:len(ELF)]):
+def _pieces(roots, is_right):
+    """The files that are right, in order of their names, as pieces of a MiB, for ever: a small
+    machine's files are used again, far enough apart that no cluster holds both."""
+    while True:
+        gathered, total = bytearray(), 0
+        for path in _files(roots):
+            try:
+                content = path.read_bytes()
+            except OSError:
+                continue
+            if not is_right(path, content[:len(ELF)]):
+                continue
             gathered += content
-        if len(gathered) >= wanted:
-            return bytes(gathered[:wanted])
-    if len(gathered) < wanted // 8:
-        raise CannotMeasure(f"not enough files below {', '.join(roots)}")
-    # A small machine's files are used again; far enough apart that no cluster holds both.
-    return bytes((gathered * (wanted // len(gathered) + 1))[:wanted])
+            total += len(content)
+            while len(gathered) >= MIB:
+                yield bytes(gathered[:MIB])
+                del gathered[:MIB]
+        if total < SMALLEST_SHARE_BYTES:
+            raise CannotMeasure(f"not enough files below {', '.join(roots)}")
 
 
 def _files(roots):
