@@ -101,19 +101,40 @@ class WorldTest(unittest.TestCase):
 class ReportTest(unittest.TestCase):
     """A report shows medians, what was met, and what could not be measured."""
 
+    def made(self, revision):
+        """A report of a run without results."""
+        return report.Report({"revision": revision}, {"ringdisk": "1"}, {})
+
     def test_failures_and_unmet_targets_are_shown(self):
         ours, theirs = series("ringdisk", 3.0, 2.0, 7.0), series("theirs", 2.0)
-        made = report.Report({"machine": "this"}, {"ringdisk": "1"}, {})
-        made.results.append(contest.Result("a title", {"seconds": "s"}, [ours, theirs], [
+        made = self.made("a")
+        made.add("one", contest.Result("a title", {"seconds": "s"}, [ours, theirs], [
             contest.check_at_most("a target", ours, theirs, "seconds", 1)]))
-        made.failures["other"] = "no room"
-        text = made.markdown()
+        made.fail("other", "no room")
+        self.assertTrue(made.has_failed())
+        self.assertEqual(made.summary(), "0 of 2 targets met")
+        with tempfile.TemporaryDirectory() as directory:
+            made.write(pathlib.Path(directory), ["one", "other"])
+            text = (pathlib.Path(directory) / "results.md").read_text(encoding="utf-8")
+            kept = json.loads((pathlib.Path(directory) / "results.json").read_text())
         self.assertIn("| ringdisk | 3.000 (2.000 to 7.000) |", text)
-        self.assertIn("| a target | 1.50 of theirs | at most 1 | **no** |", text)
+        self.assertIn("| a target | 1.50 of theirs | at most 1 | **no** | 1 |", text)
         self.assertIn("0 of 2 targets met", text)
         self.assertIn("no room", text)
-        found = json.loads(json.dumps(made.as_dictionary()))
-        self.assertEqual(found["results"][0]["contenders"][0]["medians"], {"seconds": 3.0})
+        found = kept["runs"][0]["measurements"]["one"]["results"][0]
+        self.assertEqual(found["contenders"][0]["medians"], {"seconds": 3.0})
+
+    def test_a_run_replaces_what_it_measured_and_leaves_the_rest(self):
+        first, second = self.made("first"), self.made("second")
+        for name in ("one", "two", "gone"):
+            first.fail(name, "in the first run")
+        second.fail("two", "in the second run")
+        with tempfile.TemporaryDirectory() as directory:
+            for made in (first, second):
+                made.write(pathlib.Path(directory), ["one", "two"])
+            runs = json.loads((pathlib.Path(directory) / "results.json").read_text())["runs"]
+        self.assertEqual([(run["machine"]["revision"], list(run["measurements"])) for run in runs],
+                         [("first", ["one"]), ("second", ["two"])])
 
 
 if __name__ == "__main__":

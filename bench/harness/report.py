@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of a run: the machine, the programs' versions, targets, and every contest's table.
+"""The report: targets, and every contest's table, each with the run that measured it.
 
-results.md is for people, results.json holds all samples for programs. A measurement that failed
-stands among the targets as not met, and what went wrong below them.
+results.md is for people, results.json holds all samples for programs. A run measures some or all;
+what it measures replaces what an earlier run in the same directory found, and the rest stays, with
+that run's machine, revision and versions beside it. A measurement that failed stands among the
+targets as not met, and what went wrong below them.
+
+    {"runs": [{"machine": {}, "versions": {}, "settings": {},
+               "measurements": {NAME: {"results": [{"title", "units", "contenders", "checks",
+                                                    "note"}],
+                                       "failure": text or null}}}]}
 """
 import dataclasses
 import datetime
@@ -11,7 +18,6 @@ import os
 import platform
 
 import peers
-from harness import contest
 from harness import world as worlds
 
 
@@ -22,67 +28,110 @@ class Report:
     machine: dict
     versions: dict
     settings: dict
-    results: list = dataclasses.field(default_factory=list)
-    failures: dict = dataclasses.field(default_factory=dict)  # name of measurement -> what failed
+    measurements: dict = dataclasses.field(default_factory=dict)
 
-    def all_checks(self):
-        """Every check of every result, and one that is not met for each failure."""
-        failed = [contest.Check(name, "failed", "to be measured", False) for name in self.failures]
-        return [check for result in self.results for check in result.checks] + failed
+    def add(self, name, result):
+        """Notes a Result of the measurement `name`."""
+        self._measurement(name)["results"].append(_as_dictionary(result))
+
+    def fail(self, name, text):
+        """Notes that the measurement `name` could not be finished, and why."""
+        self._measurement(name)["failure"] = text
+
+    def has_failed(self):
+        """Whether any measurement did."""
+        return any(one["failure"] for one in self.measurements.values())
 
     def summary(self):
-        """How many targets were met, in words."""
-        met = sum(check.met for check in self.all_checks())
-        return f"{met} of {len(self.all_checks())} targets met"
+        """How many targets of this run were met, in words."""
+        return _summary([dataclasses.asdict(self)])
 
-    def write(self, directory):
-        """Writes results.md and results.json into a directory."""
+    def write(self, directory, order):
+        """Writes results.md and results.json into a directory, together with what is there of
+        other measurements. `order`: the names of all measurements."""
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "results.md").write_text(self.markdown(), encoding="utf-8")
-        (directory / "results.json").write_text(
-            json.dumps(self.as_dictionary(), indent=1) + "\n", encoding="utf-8")
+        path = directory / "results.json"
+        earlier = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
+        runs = merge(earlier, dataclasses.asdict(self), order)
+        path.write_text(json.dumps({"runs": runs}, indent=1) + "\n", encoding="utf-8")
+        (directory / "results.md").write_text(markdown(runs), encoding="utf-8")
 
-    def as_dictionary(self):
-        """The content of results.json."""
-        def one(result):
-            contenders = [{"name": series.name, "samples": series.samples,
-                           "medians": {metric: series.median(metric)
-                                       for metric in series.samples[0]}}
-                          for series in result.series]
-            return {"title": result.title, "contenders": contenders, "note": result.note,
-                    "checks": [dataclasses.asdict(check) for check in result.checks]}
-        return {"machine": self.machine, "versions": self.versions, "settings": self.settings,
-                "results": [one(result) for result in self.results], "failures": self.failures}
+    def _measurement(self, name):
+        return self.measurements.setdefault(name, {"results": [], "failure": None})
 
-    def markdown(self):
-        """The content of results.md."""
-        lines = ["# Measured: ringdisk and its peers", "",
-                 "Written by `bench/run`; bench/README.md says how to read it.", ""]
-        lines += [f"- {key}: {value}" for key, value in {**self.machine, **self.settings}.items()]
-        lines += ["", *_table(["program", "version"], self.versions.items()), "",
-                  f"## {self.summary()}", ""]
-        lines += _table(["measurement", "measured", "must reach", "met"],
-                        [(check.what, check.measured, check.target,
-                          "yes" if check.met else "**no**") for check in self.all_checks()])
-        for name, text in self.failures.items():
-            lines += ["", f"{name} failed:", "", "```", text, "```"]
-        for result in self.results:
-            lines += ["", f"## {result.title}", "", *_contest_table(result)]
-            if result.note:
-                lines += ["", result.note]
-        return "\n".join(lines) + "\n"
+
+def merge(earlier, newest, order):
+    """The runs that still count: of an earlier one only what the newest has not measured, and what
+    is still measured at all."""
+    kept = []
+    for run in (*earlier, newest):
+        replaced = newest["measurements"] if run is not newest else {}
+        names = [name for name in order if name in run["measurements"] and name not in replaced]
+        if names:
+            kept.append({**run, "measurements": {name: run["measurements"][name]
+                                                 for name in names}})
+    return kept
+
+
+def markdown(runs):
+    """The content of results.md."""
+    lines = ["# Measured: ringdisk and its peers", "",
+             "Written by `bench/run`; bench/README.md says how to read it.", "",
+             f"## {_summary(runs)}", ""]
+    lines += _table(["measurement", "measured", "must reach", "met", "run"],
+                    [(check["what"], check["measured"], check["target"],
+                      "yes" if check["met"] else "**no**", number)
+                     for number, run in enumerate(runs, 1) for check in _checks([run])])
+    for number, run in enumerate(runs, 1):
+        lines += ["", f"## Run {number}", ""]
+        lines += [f"- {key}: {value}" for key, value in {**run["machine"],
+                                                         **run["settings"]}.items()]
+        lines += ["", *_table(["program", "version"], run["versions"].items())]
+        for name, measurement in run["measurements"].items():
+            if measurement["failure"]:
+                lines += ["", f"{name} failed:", "", "```", measurement["failure"], "```"]
+            for result in measurement["results"]:
+                lines += ["", f"### {result['title']}", "", *_contest_table(result)]
+                if result["note"]:
+                    lines += ["", result["note"]]
+    return "\n".join(lines) + "\n"
+
+
+def _checks(runs):
+    """Every check of some runs, and one that is not met for each failure."""
+    for run in runs:
+        for name, measurement in run["measurements"].items():
+            for result in measurement["results"]:
+                yield from result["checks"]
+            if measurement["failure"]:
+                yield {"what": name, "measured": "failed", "target": "to be measured",
+                       "met": False}
+
+
+def _summary(runs):
+    checks = list(_checks(runs))
+    return f"{sum(check['met'] for check in checks)} of {len(checks)} targets met"
+
+
+def _as_dictionary(result):
+    contenders = [{"name": series.name, "samples": series.samples,
+                   "medians": {metric: series.median(metric) for metric in series.samples[0]},
+                   "spreads": {metric: series.spread(metric) for metric in series.samples[0]}}
+                  for series in result.series]
+    return {"title": result.title, "units": result.units, "contenders": contenders,
+            "note": result.note, "checks": [dataclasses.asdict(check) for check in result.checks]}
 
 
 def _contest_table(result):
-    header = ["", *result.units.values()]
-    rows = [(series.name, *(_with_spread(series, metric) for metric in result.units))
-            for series in result.series]
+    header = ["", *result["units"].values()]
+    rows = [(one["name"], *(_with_spread(one, metric) for metric in result["units"]))
+            for one in result["contenders"]]
     return _table(header, rows)
 
 
-def _with_spread(series, metric):
-    smallest, largest = series.spread(metric)
-    return f"{_short(series.median(metric))} ({_short(smallest)} to {_short(largest)})"
+def _with_spread(contender, metric):
+    smallest, largest = contender["spreads"][metric]
+    return f"{_short(contender['medians'][metric])} ({_short(smallest)} to {_short(largest)})"
 
 
 def _short(value):
