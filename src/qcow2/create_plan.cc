@@ -99,7 +99,7 @@ Result<Preallocation> parse_preallocation(Options& options, const Header& header
   return mode;
 }
 
-Result<void> set_backing(CreateRequest& request, Header& header, Diagnostics& diagnostics) {
+Result<void> take_backing(CreateRequest& request, Header& header, Diagnostics& diagnostics) {
   // Without a test for emptiness -o backing_file=… would silently lose against -b "".
   if (std::optional<std::string> name = request.options.take("backing_file")) {
     request.backing_name = *name;
@@ -112,28 +112,8 @@ Result<void> set_backing(CreateRequest& request, Header& header, Diagnostics& di
     return refuse(diagnostics, ErrorKind::kLimit,
                   "the name of a backing file has at most 1023 bytes");
   }
-  header.has_backing = true;
-  header.backing_name = request.backing_name;
-  header.backing_format = request.backing_format;
-  if (!request.backing_format.empty()) {
-    HeaderExtension extension;
-    extension.type = ExtensionType::kBackingFormat;
-    Bytes text = as_bytes(request.backing_format);
-    extension.content.assign(text.begin(), text.end());
-    header.extensions.push_back(std::move(extension));
-  }
+  set_backing(header, request.backing_name, request.backing_format);
   return {};
-}
-
-// The names of feature bits help other programs to say what they cannot do; small clusters have no
-// room for them.
-void add_feature_names(Header& header) {
-  if (header.version < 3) return;
-  HeaderExtension extension;
-  extension.type = ExtensionType::kFeatureNames;
-  extension.content = feature_name_table();
-  header.extensions.push_back(std::move(extension));
-  if (!encode_header(header).ok()) header.extensions.pop_back();
 }
 
 uint64_t divide_up(uint64_t value, uint64_t by) { return value / by + (value % by != 0 ? 1 : 0); }
@@ -149,7 +129,7 @@ Result<CreateSettings> parse_create_options(CreateRequest& request, Diagnostics&
   ASSIGN_OR_RETURN(header.version, parse_version(options, diagnostics));
   RETURN_IF_ERROR(parse_geometry(options, header, diagnostics));
   RETURN_IF_ERROR(parse_features(options, header, diagnostics));
-  RETURN_IF_ERROR(set_backing(request, header, diagnostics));
+  RETURN_IF_ERROR(take_backing(request, header, diagnostics));
   ASSIGN_OR_RETURN(settings.preallocation, parse_preallocation(options, header, diagnostics));
   RETURN_IF_ERROR(options.check_all_taken("qcow2", diagnostics));
   add_feature_names(header);

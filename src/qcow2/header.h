@@ -59,6 +59,9 @@ enum class ExtensionType : uint32_t {
   kBitmaps = 0x23852875,
   kEncryptionHeader = 0x0537be77,
   kDataFileName = 0x44415441,
+  // Ours: covers what lies between the fields and the extensions while a header is being rewritten
+  // (header_rewrite.h). Others keep it as they keep what they do not know; here it is dropped.
+  kFiller = 0x72646670,
 };
 
 // An extension as it stood, known or not, so that a rewritten header keeps it.
@@ -89,6 +92,7 @@ struct Header {
   bool has_backing = false;
   std::string backing_name;
   std::string backing_format;  // empty: not recorded
+  uint64_t end = 0;            // byte behind all that parse_header took
 
   Geometry geometry() const { return Geometry(cluster_bits, refcount_order); }
   bool is_dirty() const { return (incompatible_features & kIncompatibleDirty) != 0; }
@@ -114,11 +118,21 @@ Result<void> check_places(const Header& header, ByteCount file_size, Diagnostics
 
 // The header with extensions and backing name, as it stands at the start of a file; at most one
 // cluster, kLimit if it does not fit. The header_length field follows from the version and the
-// unknown fields.
-Result<std::vector<std::byte>> encode_header(const Header& header);
+// unknown fields. With `extensions_at`, a multiple of 8 behind the fields, extensions and name lie
+// there, behind a filler.
+Result<std::vector<std::byte>> encode_header(const Header& header, uint64_t extensions_at = 0);
 
 // The fields at kDiskFieldsAt, for an image that is not encrypted.
 std::vector<std::byte> encode_disk_fields(ByteCount size, uint64_t l1_entries, HostOffset l1_table);
+
+// Changes of a header that keep its fields and extensions in step.
+void set_extension(Header& header, ExtensionType type, Bytes content);
+void remove_extension(Header& header, ExtensionType type);
+// An empty name: no backing image. An empty format: none recorded.
+void set_backing(Header& header, std::string name, std::string format);
+// The names of the features known here, for other programs to say what they cannot do. Nothing
+// where there are such names already, in version 2, and where they do not fit.
+void add_feature_names(Header& header);
 
 // The name of a feature bit: from the image's feature name table, else the specification's, else
 // "bit N".

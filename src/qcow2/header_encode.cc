@@ -15,6 +15,7 @@ class HeaderWriter {
   void be64(uint64_t value) { store_be64(grow(8), value); }
   void u8(uint8_t value) { *grow(1) = static_cast<std::byte>(value); }
   void bytes(Bytes content) { bytes_.insert(bytes_.end(), content.begin(), content.end()); }
+  void zeros(size_t count) { bytes_.resize(bytes_.size() + count); }
   void pad_to_8() { bytes_.resize((bytes_.size() + 7) / 8 * 8); }
   size_t size() const { return bytes_.size(); }
   std::vector<std::byte> take() { return std::move(bytes_); }
@@ -62,6 +63,18 @@ void write_version3_fields(HeaderWriter& writer, const Header& header) {
   writer.bytes(fields);
 }
 
+Result<void> write_filler(HeaderWriter& writer, uint64_t up_to) {
+  constexpr size_t kExtensionHeadBytes = 8;
+  if (up_to < writer.size() + kExtensionHeadBytes) {
+    return Error::of(ErrorKind::kLimit, "write header");
+  }
+  const uint64_t length = up_to - writer.size() - kExtensionHeadBytes;
+  writer.be32(static_cast<uint32_t>(ExtensionType::kFiller));
+  writer.be32(static_cast<uint32_t>(length));
+  writer.zeros(length);
+  return {};
+}
+
 void write_extensions(HeaderWriter& writer, const Header& header) {
   for (const HeaderExtension& extension : header.extensions) {
     writer.be32(static_cast<uint32_t>(extension.type));
@@ -75,10 +88,11 @@ void write_extensions(HeaderWriter& writer, const Header& header) {
 
 }  // namespace
 
-Result<std::vector<std::byte>> encode_header(const Header& header) {
+Result<std::vector<std::byte>> encode_header(const Header& header, uint64_t extensions_at) {
   HeaderWriter writer;
   write_version2_fields(writer, header);
   if (header.version >= 3) write_version3_fields(writer, header);
+  if (extensions_at != 0) RETURN_IF_ERROR(write_filler(writer, extensions_at));
   write_extensions(writer, header);
   if (!header.backing_name.empty()) {
     store_be64(writer.at(8), writer.size());
@@ -98,6 +112,39 @@ std::vector<std::byte> encode_disk_fields(ByteCount size, uint64_t l1_entries,
   store_be32(&fields[12], static_cast<uint32_t>(l1_entries));
   store_be64(&fields[16], l1_table.value());
   return fields;
+}
+
+void remove_extension(Header& header, ExtensionType type) {
+  std::erase_if(header.extensions, [type](const HeaderExtension& one) { return one.type == type; });
+}
+
+// In its place where there is one: the order of the others stays.
+void set_extension(Header& header, ExtensionType type, Bytes content) {
+  std::vector<std::byte> bytes(content.begin(), content.end());
+  for (HeaderExtension& extension : header.extensions) {
+    if (extension.type != type) continue;
+    extension.content = std::move(bytes);
+    return;
+  }
+  header.extensions.push_back({type, std::move(bytes)});
+}
+
+void set_backing(Header& header, std::string name, std::string format) {
+  if (name.empty()) format.clear();
+  header.has_backing = !name.empty();
+  header.backing_name = std::move(name);
+  header.backing_format = std::move(format);
+  if (header.backing_format.empty()) {
+    remove_extension(header, ExtensionType::kBackingFormat);
+  } else {
+    set_extension(header, ExtensionType::kBackingFormat, as_bytes(header.backing_format));
+  }
+}
+
+void add_feature_names(Header& header) {
+  if (header.version < 3 || header.find_extension(ExtensionType::kFeatureNames)) return;
+  header.extensions.push_back({ExtensionType::kFeatureNames, feature_name_table()});
+  if (!encode_header(header).ok()) header.extensions.pop_back();
 }
 
 }  // namespace ringdisk::qcow2

@@ -167,14 +167,18 @@ Result<void> HeaderParser::take_extensions() {
   const uint64_t cluster = uint64_t{1} << header_.cluster_bits;
   uint64_t end = std::min<uint64_t>(cluster, bytes_.size());
   if (backing_offset_ > header_.header_length) end = std::min(end, backing_offset_);
+  header_.end = header_.header_length;
   SpanReader reader(bytes_.first(end).subspan(header_.header_length));
   while (reader.left() >= 8) {
     auto type = static_cast<ExtensionType>(reader.be32());
     uint32_t length = reader.be32();
+    header_.end = header_.header_length + reader.position();
     if (type == ExtensionType::kEnd) break;
     Bytes content = reader.bytes(length);
     if (!reader.ok()) return refuse("a header extension that goes beyond the header's cluster");
     reader.skip(std::min<size_t>((8 - length % 8) % 8, reader.left()));
+    header_.end = header_.header_length + reader.position();
+    if (type == ExtensionType::kFiller) continue;
     if (header_.extensions.size() == limits::kQcow2HeaderExtensionsMax) {
       return refuse("more than " + std::to_string(limits::kQcow2HeaderExtensionsMax) +
                     " header extensions");
@@ -198,6 +202,7 @@ Result<void> HeaderParser::take_backing_name() {
     return refuse("the name of the backing file holds a zero byte");
   }
   header_.has_backing = !header_.backing_name.empty();
+  header_.end = std::max(header_.end, backing_offset_ + backing_length_);
   return {};
 }
 

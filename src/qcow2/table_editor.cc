@@ -234,6 +234,11 @@ Task<void> TableEditor::commit_header(uint64_t at, Bytes bytes) {
   co_await write_header(at, bytes);
 }
 
+Task<void> TableEditor::rewrite_header(const HeaderChange& change) {
+  is_committed_ = true;
+  co_await qcow2::rewrite_header(parts_.storage, parts_.image.world.diagnostics, change);
+}
+
 Task<void> TableEditor::set_dirty(bool dirty) {
   is_marked_ = dirty;
   if (parts_.image.header.version < 3) co_return;

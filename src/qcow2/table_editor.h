@@ -15,6 +15,7 @@
 #include <functional>
 #include <vector>
 
+#include "qcow2/header_rewrite.h"
 #include "qcow2/write_back.h"
 
 namespace ringdisk::qcow2 {
@@ -66,6 +67,8 @@ class TableEditor {
   // Fields of the header within one sector, durably. From then on nothing is undone.
   Task<void> commit_header(uint64_t at, Bytes bytes);
   Task<void> set_dirty(bool dirty);
+  // The header as a whole (header_rewrite.h), otherwise as commit_header.
+  Task<void> rewrite_header(const HeaderChange& change);
 
  private:
   enum class Change : uint8_t { kRaise, kLower };
