@@ -136,7 +136,8 @@ Task<void> Home::note_damage(Error error) {
 
 Task<void> Home::set_corrupt_bit() {
   std::vector<std::byte> field(8);
-  store_be64(&field[0], image_.header.incompatible_features | kIncompatibleCorrupt);
+  const uint64_t dirty = write_back_.has_set_dirty_bit() ? kIncompatibleDirty : 0;
+  store_be64(&field[0], image_.header.incompatible_features | kIncompatibleCorrupt | dirty);
   co_await storage_->write(HostOffset(kIncompatibleFeaturesAt), ConstBuffers(Bytes(field)));
   co_await storage_->flush();
 }

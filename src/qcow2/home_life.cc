@@ -128,6 +128,7 @@ Task<void> Home::process_quarantine() {
 }
 
 Task<void> Home::edit(const ImageEdit& edit) {
+  write_back_.end_laziness();
   const HomeParts parts{image_, *storage_, refcounts_, allocator_, quarantine_, write_back_};
   Result<void> edited = co_await edit(parts).result();
   if (!edited.ok()) co_await note_damage(edited.error());
@@ -159,11 +160,13 @@ Task<void> Home::close() {
 // Freeing clusters makes refcounts dirty, so it goes round until nothing is left; three times at
 // the most.
 Task<void> Home::write_everything() {
+  write_back_.end_laziness();
   while (write_back_.is_dirty() || quarantine_.has_waiting()) {
     if (write_back_.is_dirty()) co_await write_back_.flush();
     if (quarantine_.has_waiting()) co_await process_quarantine();
     if (image_.health.is_corrupt()) co_return;
   }
+  co_await write_back_.clear_dirty_bit();
 }
 
 }  // namespace ringdisk::qcow2

@@ -77,6 +77,16 @@ TEST(Qcow2ModelTest, LargeClustersOfASmallDisk) {
   });
 }
 
+TEST(Qcow2ModelTest, HoldsWithLazyRefcounts) {
+  for_each_seed(20, [](uint64_t seed) {
+    sim::ModelTestOptions options;
+    TestImage image = drawn_image(seed);
+    image.version = 3;
+    image.lazy_refcounts = true;
+    run_model_test(test_format(image), seed, options);
+  });
+}
+
 // Both compression types, over every geometry: versions, refcounts of one bit, backing images.
 TestImage drawn_compressed_image(uint64_t seed) {
   TestImage image = drawn_image(seed);
@@ -157,6 +167,36 @@ TEST(Qcow2CrashTest, ACrashAmongCompressedWritesLeaksAtWorst) {
   });
 }
 
+TestImage lazy_image(TestImage image) {
+  image.version = 3;
+  image.lazy_refcounts = true;
+  image.leaks_allowed = true;
+  return image;
+}
+
+TEST(Qcow2CrashTest, LazyRefcountsAreCountedAnewAfterACrash) {
+  for_each_seed(12, [](uint64_t seed) {
+    const TestImage image = lazy_image(drawn_image(seed));
+    sim::DeviceCrashOptions options = crash_options(seed);
+    options.workload.compressed = seed % 2 == 0 ? 20 : 0;
+    options.workload.discards = 20;
+    EXPECT_GT(run_device_crash_sweep(test_format(image), seed, options), 0u);
+  });
+}
+
+TEST(Qcow2CrashTest, LazyRefcountsAreCountedAnewWhileTheirTableGrows) {
+  for_each_seed(4, [](uint64_t seed) {
+    TestImage image;
+    image.cluster_bits = 9;
+    image.refcount_order = 6;
+    sim::DeviceCrashOptions options = crash_options(seed);
+    options.size = ByteCount(4 << 20);
+    options.workload.writes = 70;
+    options.workload.length_max = 160 * 1024;
+    EXPECT_GT(run_device_crash_sweep(test_format(lazy_image(image)), seed, options), 0u);
+  });
+}
+
 // The refcount table starts with room for 2 MiB of file and has to grow under way.
 TEST(Qcow2CrashTest, ACrashWhileTheRefcountTableGrowsLeaksAtWorst) {
   for_each_seed(6, [](uint64_t seed) {
@@ -181,6 +221,17 @@ TEST(Qcow2FaultTest, EveryFailureIsReportedAndTheImageStaysRight) {
     options.workload.operations = 60;
     options.workload.errors_allowed = true;
     options.step = 5;
+    EXPECT_GT(run_device_fault_sweep(test_format(image), seed, options), 1u);
+  });
+}
+
+TEST(Qcow2FaultTest, EveryFailureWithLazyRefcountsIsReportedAndTheImageStaysRight) {
+  for_each_seed(3, [](uint64_t seed) {
+    sim::DeviceFaultOptions options;
+    options.workload.operations = 60;
+    options.workload.errors_allowed = true;
+    options.step = 5;
+    const TestImage image = lazy_image(drawn_image(seed));
     EXPECT_GT(run_device_fault_sweep(test_format(image), seed, options), 1u);
   });
 }

@@ -18,6 +18,8 @@ enum class PlantedBug : uint8_t {
   kFreedBeforeRemovalIsDurable,
   // A metadata write that fails counts as written.
   kLostWriteError,
+  // Lazy refcounts go stale on the disk without the dirty bit.
+  kLateDirtyBit,
 };
 
 }  // namespace ringdisk::qcow2

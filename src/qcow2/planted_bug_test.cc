@@ -96,5 +96,11 @@ TEST(PlantedBugTest, AnErrorThatIsLostIsFound) {
   expect_found(PlantedBug::kLostWriteError, leaking_image(12, 4), &sweep_faults);
 }
 
+TEST(PlantedBugTest, ADirtyBitThatIsMissingIsFound) {
+  TestImage image = leaking_image(12, 4);
+  image.lazy_refcounts = true;
+  expect_found(PlantedBug::kLateDirtyBit, image, &sweep_crashes);
+}
+
 }  // namespace
 }  // namespace ringdisk::qcow2

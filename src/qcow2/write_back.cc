@@ -7,6 +7,16 @@
 #include "qcow2/damage.h"
 
 namespace ringdisk::qcow2 {
+namespace {
+
+// Memory for refcount blocks that lazy refcounts may leave unwritten.
+constexpr uint64_t kLazyBytesMax = 16 * limits::kMiB;
+
+bool has_lazy_refcounts(const Header& header) {
+  return header.version >= 3 && (header.compatible_features & kCompatibleLazyRefcounts) != 0;
+}
+
+}  // namespace
 
 WriteBack::WriteBack(Image& image, StorageAccess& storage, SliceCache& slices,
                      RefcountBlocks& refcounts, Allocator& allocator, Quarantine& quarantine)
@@ -15,7 +25,8 @@ WriteBack::WriteBack(Image& image, StorageAccess& storage, SliceCache& slices,
       slices_(slices),
       refcounts_(refcounts),
       allocator_(allocator),
-      quarantine_(quarantine) {}
+      quarantine_(quarantine),
+      is_lazy_(has_lazy_refcounts(image.header)) {}
 
 bool WriteBack::is_dirty() const {
   return slices_.dirty_count() != 0 || !slices_.new_tables().empty() || image_.l1.is_dirty() ||
@@ -43,6 +54,10 @@ Task<void> WriteBack::run_round() {
 }
 
 Task<void> WriteBack::perform(const Round& round) {
+  const bool goes_stale =
+      round.leaves_refcounts && (!round.entry_writes.empty() || !round.table_writes.empty());
+  const bool is_late = image_.planted_bug == PlantedBug::kLateDirtyBit;
+  if (goes_stale && !has_set_dirty_bit_ && !is_late) co_await write_dirty_bit(true);
   co_await write_all(round.refcounts.block_writes);
   co_await write_all(round.table_writes);
   if (image_.planted_bug != PlantedBug::kEntriesBeforeTheirClusters) co_await storage_.flush();
@@ -50,6 +65,19 @@ Task<void> WriteBack::perform(const Round& round) {
   if (round.entry_writes.empty()) co_return;
   co_await write_all(round.entry_writes);
   co_await storage_.flush();
+}
+
+Task<void> WriteBack::write_dirty_bit(bool is_set) {
+  std::vector<std::byte> field(8);
+  const uint64_t bit = is_set ? kIncompatibleDirty : 0;
+  store_be64(&field[0], image_.header.incompatible_features | bit);
+  co_await storage_.write(HostOffset(kIncompatibleFeaturesAt), ConstBuffers(Bytes(field)));
+  co_await storage_.flush();
+  has_set_dirty_bit_ = is_set;
+}
+
+Task<void> WriteBack::clear_dirty_bit() {
+  if (has_set_dirty_bit_) co_await write_dirty_bit(false);
 }
 
 Task<void> WriteBack::write_refcount_table(const RefcountBlocks::Dirty& refcounts) {
@@ -90,10 +118,18 @@ WriteBack::Round WriteBack::take_round() {
   take_tables(round);
   take_slices(round);
   take_l1_entries(round);
-  round.refcounts = refcounts_.take_dirty();
-  for (ClusterRun table : allocator_.take_replaced_tables()) quarantine_.release(table);
+  round.leaves_refcounts = may_leave_refcounts();
+  if (!round.leaves_refcounts) {
+    round.refcounts = refcounts_.take_dirty();
+    for (ClusterRun table : allocator_.take_replaced_tables()) quarantine_.release(table);
+  }
   round.freed = quarantine_.take_released();
   return round;
+}
+
+bool WriteBack::may_leave_refcounts() const {
+  const uint64_t bytes = refcounts_.dirty_count() << image_.geometry.cluster_bits();
+  return is_lazy_ && refcounts_.is_dirty() && bytes <= kLazyBytesMax;
 }
 
 void WriteBack::take_tables(Round& round) {

@@ -11,6 +11,11 @@
 //      flush
 //   4  clusters whose pointers this removed go on their way through the quarantine
 //
+// With lazy refcounts (a compatible feature of version 3) a round leaves what is dirty of refcounts
+// in memory, and the steps for it out; the dirty bit is durable before the first entry is written
+// whose cluster the disk does not count. Where memory for it runs out, a round writes them all; the
+// close does, and takes the bit off. After a crash the next open for writing counts anew.
+//
 // A flush with nothing dirty is one flush of the storage. Callers that come while a round runs
 // share the next one. A round that fails is the image's end as a writable one (health.h).
 #pragma once
@@ -34,10 +39,16 @@ class WriteBack {
   Task<void> flush();
   // Whether a round would write anything.
   bool is_dirty() const;
+  // From now on every round writes refcounts: the image is to be closed, or edited as a whole.
+  void end_laziness() { is_lazy_ = false; }
+  // Takes the dirty bit off where a lazy round has set it; everything is durable.
+  Task<void> clear_dirty_bit();
+  bool has_set_dirty_bit() const { return has_set_dirty_bit_; }
 
  private:
   // What one round writes.
   struct Round {
+    bool leaves_refcounts = false;
     std::vector<Slice*> slices;
     std::set<uint64_t> new_tables;
     RefcountBlocks::Dirty refcounts;
@@ -52,6 +63,8 @@ class WriteBack {
   std::vector<std::byte> encode_table(uint64_t l1_index) const;
   void encode_slice(const Slice& slice, MutableBytes target) const;
 
+  bool may_leave_refcounts() const;
+  Task<void> write_dirty_bit(bool is_set);
   Task<void> run_round();
   Task<void> perform(const Round& round);
   Task<void> write_all(const std::vector<MetadataWrite>& writes);
@@ -65,6 +78,8 @@ class WriteBack {
   Allocator& allocator_;
   Quarantine& quarantine_;
   Mutex running_;
+  bool is_lazy_;
+  bool has_set_dirty_bit_ = false;
   uint64_t rounds_begun_ = 0;
   uint64_t rounds_done_ = 0;
 };
