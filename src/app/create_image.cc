@@ -48,6 +48,8 @@ Task<void> refuse_same(Program& program, const NewImage& image, const std::strin
   co_await run_blocking(program.world.blocking, compare);
 }
 
+}  // namespace
+
 // An image that backs itself could never be opened, and what it held would be lost. Names are
 // followed as far as they could be opened afterwards; where that ends, so does the danger.
 Task<void> refuse_loop(Program& program, const NewImage& image) {
@@ -67,8 +69,6 @@ Task<void> refuse_loop(Program& program, const NewImage& image) {
     below = std::move(next).value();
   }
 }
-
-}  // namespace
 
 Error about_image(Diagnostics& diagnostics, const Error& error, const std::string& filename) {
   return error.node != 0 ? error : at_node(error, diagnostics.add_node(filename));
@@ -109,20 +109,29 @@ Task<ByteCount> backing_size(Program& program, const NewImage& image) {
   co_return description.virtual_size;
 }
 
-Result<bool> print_option_help(Program& program, const Arguments& arguments,
-                               std::string_view format_key) {
+bool asks_for_option_help(const Arguments& arguments) {
   auto asks = [](const std::string& word) { return word == "help" || word == "?"; };
   const std::vector<std::string> words = arguments.values("o");
-  if (std::none_of(words.begin(), words.end(), asks)) return false;
-  ASSIGN_OR_RETURN(FormatAdmin * admin,
-                   program.find_admin(arguments.value(format_key).value_or("raw")));
+  return std::any_of(words.begin(), words.end(), asks);
+}
+
+void print_option_help(Program& program,
+                       const std::vector<std::pair<std::string, std::string>>& options) {
   std::string text = "Supported options:\n";
-  for (const auto& [option, meaning] : admin->create_options()) {
+  for (const auto& [option, meaning] : options) {
     std::string line = "  " + option;
     line.resize(std::max<size_t>(line.size(), 24), ' ');
     text += line + " - " + meaning + "\n";
   }
   program.console.write(text);
+}
+
+Result<bool> print_option_help(Program& program, const Arguments& arguments,
+                               std::string_view format_key) {
+  if (!asks_for_option_help(arguments)) return false;
+  ASSIGN_OR_RETURN(FormatAdmin * admin,
+                   program.find_admin(arguments.value(format_key).value_or("raw")));
+  print_option_help(program, admin->create_options());
   return true;
 }
 

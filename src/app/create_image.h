@@ -29,6 +29,10 @@ Error about_image(Diagnostics& diagnostics, const Error& error, const std::strin
 Result<void> take_backing(const Arguments& arguments, std::string_view key, NewImage& image,
                           Diagnostics& diagnostics);
 
+// Refuses an image that would lie in its own backing chain, which is followed as far as it could be
+// opened; with backing_is_trusted its first image alone is looked at.
+Task<void> refuse_loop(Program& program, const NewImage& image);
+
 // The virtual size of the backing image; an error where it cannot be used.
 Task<ByteCount> backing_size(Program& program, const NewImage& image);
 
@@ -36,6 +40,11 @@ Task<ByteCount> backing_size(Program& program, const NewImage& image);
 // not asked for.
 Result<bool> print_option_help(Program& program, const Arguments& arguments,
                                std::string_view format_key);
+
+// As above, whether it was asked for; `options` are the format's own.
+bool asks_for_option_help(const Arguments& arguments);
+void print_option_help(Program& program,
+                       const std::vector<std::pair<std::string, std::string>>& options);
 
 // "Formatting 'x', fmt=qcow2 …", as qemu-img create says it.
 std::string formatting_line(const NewImage& image);

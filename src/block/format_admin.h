@@ -91,6 +91,19 @@ struct SnapshotEdit {
   uint32_t date_seconds = 0, date_nanoseconds = 0;  // since 1970, of the new one
 };
 
+struct AmendProgress {
+  uint64_t done = 0, total = 0;
+};
+
+// A change of what an image was made with.
+struct AmendRequest {
+  // Opens the image's storage for writing, for one step of the change, which closes it again.
+  std::function<Task<std::unique_ptr<SharedStorage>>()> open;
+  Options options;  // -o, without `size`, which is resize()'s
+  CancelToken cancel;
+  std::function<void(AmendProgress)> on_progress;  // may be empty; on the calling shard
+};
+
 class FormatAdmin {
  public:
   virtual ~FormatAdmin() = default;
@@ -120,6 +133,16 @@ class FormatAdmin {
   // Gives up all that the image in `storage`, handled as above, holds of its own; its disk reads as
   // its backing image does. kUnsupported: the format has no backing images.
   virtual Task<void> make_empty(Graph& graph, std::unique_ptr<SharedStorage> storage);
+  // Changes what the image in `storage`, handled as above, records of its backing image; an empty
+  // name: it has none. What its disk shows is the caller's affair. kUnsupported: the format has no
+  // backing images. kLimit: the name is too long.
+  virtual Task<void> change_backing(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                                    std::string name, std::string format);
+  // The -o options that amend takes, as create_options; none: its images cannot be amended.
+  virtual std::vector<std::pair<std::string, std::string>> amend_options() const { return {}; }
+  // Options are judged before anything changes; then step by step, each of which a crash or an
+  // error leaves done or not done. kInvalid, kUnsupported: the option is named. kCancelled.
+  virtual Task<void> amend(Graph& graph, AmendRequest request);
   // nullopt: this format has nothing to check (qemu-img exit code 63). Writes only to repair, and
   // then in an order in which the image is no worse at any moment. kCancelled when `cancel` was.
   // `on_progress`, which may be empty, is called on the calling shard.
@@ -152,6 +175,18 @@ inline Task<void> FormatAdmin::edit_snapshots(Graph& graph, std::unique_ptr<Shar
                                               SnapshotEdit) {
   return refuse_and_close(graph, std::move(storage),
                           "the format '" + std::string(name()) + "' has no snapshots");
+}
+
+inline Task<void> FormatAdmin::change_backing(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                                              std::string, std::string) {
+  return refuse_and_close(graph, std::move(storage),
+                          "the format '" + std::string(this->name()) + "' has no backing images");
+}
+
+inline Task<void> FormatAdmin::amend(Graph& graph, AmendRequest) {
+  const Error error = Error::of(ErrorKind::kUnsupported, "amend");
+  co_await fail(graph.world().diagnostics.explain(
+      error, "images of format '" + std::string(name()) + "' cannot be amended"));
 }
 
 inline Task<void> FormatAdmin::make_empty(Graph& graph, std::unique_ptr<SharedStorage> storage) {

@@ -2,6 +2,8 @@
 // Hands each request to the file that answers it.
 #include "qcow2/admin.h"
 
+#include "qcow2/amend.h"
+#include "qcow2/backing.h"
 #include "qcow2/check.h"
 #include "qcow2/create.h"
 #include "qcow2/describe.h"
@@ -80,6 +82,16 @@ class Qcow2Admin final : public FormatAdmin {
   Task<void> edit_snapshots(Graph& graph, std::unique_ptr<SharedStorage> storage,
                             SnapshotEdit edit) override {
     return qcow2::edit_snapshots(graph, std::move(storage), std::move(edit));
+  }
+  Task<void> change_backing(Graph& graph, std::unique_ptr<SharedStorage> storage, std::string name,
+                            std::string format) override {
+    return qcow2::change_backing(graph, std::move(storage), std::move(name), std::move(format));
+  }
+  std::vector<std::pair<std::string, std::string>> amend_options() const override {
+    return qcow2::amend_options();
+  }
+  Task<void> amend(Graph& graph, AmendRequest request) override {
+    return qcow2::amend_image(graph, std::move(request));
   }
   Task<std::optional<CheckReport>> check(const World& world, SharedStorage& storage,
                                          CheckOptions options, CancelToken cancel,

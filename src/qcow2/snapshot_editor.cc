@@ -124,6 +124,25 @@ Task<void> SnapshotEditor::remove(size_t index) {
 
 // --- the snapshot table
 
+Task<void> SnapshotEditor::complete_table() {
+  snapshots_ = co_await read_snapshots(tables_.storage(), image_.header, image_.world.diagnostics);
+  const bool is_complete = std::ranges::all_of(
+      snapshots_.snapshots, [](const Snapshot& one) { return one.disk_size.has_value(); });
+  if (is_complete) co_return;
+  Result<void> rewritten = co_await rewrite_table().result();
+  if (!rewritten.ok()) co_await tables_.undo();
+  co_await std::move(rewritten);
+}
+
+Task<void> SnapshotEditor::rewrite_table() {
+  co_await tables_.set_dirty(true);
+  const ClusterRun old_table = co_await switch_snapshot_table(snapshots_.snapshots);
+  const std::vector<ClusterRun> runs = {old_table};
+  const Table nothing;
+  co_await tables_.lower(nothing, runs);
+  co_await tables_.set_dirty(false);
+}
+
 Task<ClusterRun> SnapshotEditor::switch_snapshot_table(const std::vector<Snapshot>& snapshots) {
   const std::vector<std::byte> bytes = encode_snapshots(snapshots, image_.header.size);
   if (bytes.size() > limits::kQcow2SnapshotTableBytesMax) {

@@ -31,6 +31,8 @@ class SnapshotEditor {
   // higher. kCorrupt: the tables are damaged. On every error that is not one of I/O the image is as
   // it was.
   Task<void> run(const SnapshotEdit& edit);
+  // Gives every entry the fields that version 3 asks for, which version 2 may do without.
+  Task<void> complete_table();
 
  private:
   using Table = TableEditor::Table;
@@ -39,6 +41,7 @@ class SnapshotEditor {
   Task<void> create(const SnapshotEdit& edit);
   Task<void> apply(const Snapshot& snapshot);
   Task<void> remove(size_t index);
+  Task<void> rewrite_table();
   std::string unused_id() const;
   // Gives the clusters of the old table, to be freed.
   Task<ClusterRun> switch_snapshot_table(const std::vector<Snapshot>& snapshots);
