@@ -76,6 +76,7 @@ Command convert_command();
 Command create_command();
 Command info_command();
 Command map_command();
+Command rebase_command();
 Command resize_command();
 Command serve_command();
 Command snapshot_command();

@@ -24,6 +24,9 @@ struct OpenMode {
   bool share = false;       // -U: do not insist on locks (qemu-img's force-share)
   bool no_backing = false;  // do not open backing images (info, check)
   bool keep_clean = false;  // change nothing at open: no dirty marks, no repair (info, check, map)
+  // Zeros are recorded as such even where nothing lies below that they would have to hide: it is
+  // going to (rebase).
+  bool keep_zeroes = false;
   CacheMode cache = CacheMode::kWriteback;
 };
 

@@ -135,7 +135,8 @@ Task<std::unique_ptr<Image>> Opener::open() {
   format_limits.compresses = true;
   const CacheMode cache = opening_.mode.cache;
   const bool writes_through = cache == CacheMode::kWritethrough || cache == CacheMode::kDirectsync;
-  const ImageOptions options{slice_memory_max, opening_.mode.keep_clean, writes_through};
+  const ImageOptions options{slice_memory_max, opening_.mode.keep_clean, writes_through,
+                             opening_.mode.keep_zeroes};
   co_return std::make_unique<Image>(world_, std::move(opening_.storage), std::move(header),
                                     l1_table, format_limits, options);
 }

@@ -20,7 +20,7 @@
 namespace ringdisk::qcow2 {
 
 L2Entry GuestMap::entry_after(L2Entry entry, Removal removal) const {
-  const bool has_backing = image_.header.has_backing;
+  const bool has_backing = image_.may_show_below();
   const L2Entry zero = image_.has_zero_flag() ? L2Entry::zero() : L2Entry::unallocated();
   const bool keeps = removal == Removal::kZeroKeepingPlace && image_.has_zero_flag();
   switch (entry.kind(image_.geometry, image_.has_zero_flag())) {
@@ -42,7 +42,7 @@ L2Entry GuestMap::entry_after(L2Entry entry, Removal removal) const {
 // How much at the front of `clusters` needs no change, as far as the L1 table alone tells.
 ByteCount GuestMap::skip_untouched(GuestRange clusters, Removal removal) const {
   const Geometry& geometry = image_.geometry;
-  const bool absent_stays = removal == Removal::kDiscard || !image_.header.has_backing;
+  const bool absent_stays = removal == Removal::kDiscard || !image_.may_show_below();
   GuestOffset at = clusters.offset;
   while (absent_stays && at < clusters.end()) {
     const uint64_t l1_index = geometry.l1_index(geometry.guest_cluster(at));
@@ -88,7 +88,7 @@ Task<ClusterChange> GuestMap::remove_in_slice(GuestRange clusters, Removal remov
   co_await check_writable(image_, "zero clusters");
   const uint64_t l1_index = geometry.l1_index(first);
   if (image_.l1.load(l1_index).raw() == 0) {
-    if (removal == Removal::kDiscard || !image_.header.has_backing) co_return change;
+    if (removal == Removal::kDiscard || !image_.may_show_below()) co_return change;
     co_await ensure_own_table(l1_index);
   }
   Slice* slice = co_await slice_for(first);
@@ -106,14 +106,14 @@ Task<ClusterChange> GuestMap::zero_clusters(GuestRange clusters, ZeroOptions opt
   if (ByteCount skipped = skip_untouched(clusters, removal); !skipped.is_zero()) {
     co_return ClusterChange{skipped};
   }
-  if (!image_.has_zero_flag() && image_.header.has_backing) {
+  if (!image_.has_zero_flag() && image_.may_show_below()) {
     co_return Error::of(ErrorKind::kUnsupported, "zero clusters", clusters.offset.value());
   }
   co_return co_await remove_in_slice(clusters, removal);
 }
 
 Task<ClusterChange> GuestMap::discard_clusters(GuestRange clusters) {
-  if (!image_.has_zero_flag() && image_.header.has_backing) {
+  if (!image_.has_zero_flag() && image_.may_show_below()) {
     co_return ClusterChange{clusters.length};
   }
   if (ByteCount skipped = skip_untouched(clusters, Removal::kDiscard); !skipped.is_zero()) {

@@ -28,6 +28,7 @@ struct ImageOptions {
   // Cache modes writethrough and directsync: what a request changes of the mapping is durable when
   // it completes, as the bytes in place are.
   bool writes_through = false;
+  bool keep_zeroes = false;  // OpenMode::keep_zeroes
 };
 
 struct Image {
@@ -45,6 +46,8 @@ struct Image {
 
   bool has_zero_flag() const { return header.version >= 3; }
   uint32_t node_id() const { return storage->node->id(); }
+  // Whether a cluster that is not allocated may show something else than zeros.
+  bool may_show_below() const { return header.has_backing || options.keep_zeroes; }
 
   // constant after open
   const World& world;
