@@ -8,12 +8,12 @@
 #include "app/drivers.h"
 #include "app/interruptible.h"
 #include "app/program.h"
+#include "async/on_cancel.h"
 #include "async/scope.h"
 #include "base/diagnostics.h"
 #include "base/limits.h"
 #include "control/process_world.h"
 #include "control/stop_signals.h"
-#include "jobs/stop_on_cancel.h"
 #include "runtime/shard.h"
 
 namespace ringdisk {

@@ -7,9 +7,9 @@
 #include <cstring>
 #include <memory>
 
+#include "async/on_cancel.h"
 #include "async/scope.h"
 #include "base/check.h"
-#include "jobs/stop_on_cancel.h"
 #include "runtime/next_turn.h"
 #include "runtime/shard.h"
 

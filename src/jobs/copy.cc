@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <bit>
 
+#include "async/on_cancel.h"
 #include "async/scope.h"
 #include "base/check.h"
 #include "jobs/copy_lane.h"
-#include "jobs/stop_on_cancel.h"
 #include "runtime/shard.h"
 
 namespace ringdisk {

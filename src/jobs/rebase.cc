@@ -5,10 +5,10 @@
 
 #include <algorithm>
 
+#include "async/on_cancel.h"
 #include "async/scope.h"
 #include "base/limits.h"
 #include "jobs/rebase_lane.h"
-#include "jobs/stop_on_cancel.h"
 #include "runtime/shard.h"
 
 namespace ringdisk {

@@ -2,6 +2,7 @@
 // Handshake under a deadline, then transmission.
 #include "nbd/connection.h"
 
+#include "async/on_cancel.h"
 #include "base/diagnostics.h"
 #include "base/limits.h"
 #include "nbd/handshake.h"
@@ -10,19 +11,13 @@
 namespace ringdisk::nbd {
 namespace {
 
-// Ends a handshake that takes too long, or that the server's stop overtakes.
-class HandshakeDeadline final : public CancelListener {
+// Ends a handshake that takes too long.
+class HandshakeDeadline {
  public:
-  HandshakeDeadline(CancelToken stop, Stream& stream) : stream_(stream) {
-    if (stop.is_cancelled()) {
-      cancel_.cancel();
-    } else {
-      stop.listen(*this);
-    }
-  }
+  explicit HandshakeDeadline(Stream& stream) : stream_(stream) {}
   CancelToken token() { return cancel_.token(); }
   bool has_expired() const { return expired_; }
-  void on_cancel() override { cancel_.cancel(); }
+  void end() { cancel_.cancel(); }
 
   // Until `done` is cancelled or the time is up.
   Task<void> watch(CancelToken done) {
@@ -40,22 +35,6 @@ class HandshakeDeadline final : public CancelListener {
   bool expired_ = false;
 };
 
-// Ends all reading and writing when the server will wait no longer.
-class CutOff final : public CancelListener {
- public:
-  CutOff(CancelToken hurry, Stream& stream) : stream_(stream) {
-    if (hurry.is_cancelled()) {
-      stream.shut_down();
-    } else {
-      hurry.listen(*this);
-    }
-  }
-  void on_cancel() override { stream_.shut_down(); }
-
- private:
-  Stream& stream_;
-};
-
 Task<Negotiated> negotiate_watched(Scope& scope, Handshake& handshake,
                                    HandshakeDeadline& deadline) {
   scope.spawn(deadline.watch(scope.token()));
@@ -67,7 +46,9 @@ Task<Negotiated> negotiate_watched(Scope& scope, Handshake& handshake,
 Task<Negotiated> negotiate(const ConnectionTerms& terms, Stream& stream, ReceiveBuffer& input,
                            CancelToken stop) {
   Handshake handshake(stream, input, terms.exports, terms.world.diagnostics);
-  HandshakeDeadline deadline(stop, stream);
+  HandshakeDeadline deadline(stream);
+  auto end_handshake = [&deadline] { deadline.end(); };
+  OnCancel on_stop(stop, end_handshake);
   Result<Negotiated> negotiated =
       co_await with_scope(&negotiate_watched, handshake, deadline).result();
   if (!negotiated.ok() && deadline.has_expired()) {
@@ -83,7 +64,8 @@ Task<Negotiated> negotiate(const ConnectionTerms& terms, Stream& stream, Receive
 
 Task<void> serve_connection(const ConnectionTerms& terms, Stream& stream, CancelToken stop,
                             CancelToken hurry) {
-  CutOff cut_off(hurry, stream);
+  auto cut_off = [&stream] { stream.shut_down(); };
+  OnCancel on_hurry(hurry, cut_off);
   ReceiveBuffer input(stream, Shard::current().buffers());
   Negotiated negotiated = co_await negotiate(terms, stream, input, stop);
   if (!negotiated.served) co_return;

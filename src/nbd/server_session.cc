@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "async/on_cancel.h"
 #include "async/yield.h"
 #include "base/diagnostics.h"
 
@@ -22,22 +23,6 @@ constexpr uint64_t kMeasuredUnitsMin = 8;
 // After a large write the next one is expected: only its header is received through the buffer, so
 // that its payload is not copied out of it.
 constexpr size_t kReceiveAfterLargeWrite = 4096;
-
-// Cancels the session's reading when the server stops.
-class StopForwarder final : public CancelListener {
- public:
-  StopForwarder(CancelToken stop, CancelSource& reading) : reading_(reading) {
-    if (stop.is_cancelled()) {
-      reading.cancel();
-    } else {
-      stop.listen(*this);
-    }
-  }
-  void on_cancel() override { reading_.cancel(); }
-
- private:
-  CancelSource& reading_;
-};
 
 RequestTerms terms_of(const Negotiated& negotiated) {
   RequestTerms terms;
@@ -90,7 +75,8 @@ Task<void> ServerSession::run(CancelToken stop) {
 }
 
 Task<void> ServerSession::run_in(Scope& scope, CancelToken stop) {
-  StopForwarder forwarder(stop, reading_);
+  auto end_reading = [this] { reading_.cancel(); };
+  OnCancel on_stop(stop, end_reading);
   scope.spawn(writer_.run());
   Result<void> received = co_await receive_requests(scope).result();
   writer_.close();

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "async/on_cancel.h"
 #include "async/scope.h"
 #include "base/diagnostics.h"
 #include "qcow2/describe.h"
@@ -20,16 +21,6 @@ constexpr uint64_t kL1EntriesMax = 64 << 20;
 constexpr uint64_t kPiecesPerLaneMin = 16;
 // Of the memory that may be used; the rest is for tables and what is found.
 constexpr uint64_t kCountsPerCent = 75;
-
-// Stops the lanes when the check is cancelled.
-class StopOnCancel final : public CancelListener {
- public:
-  explicit StopOnCancel(std::atomic<bool>& stopped) : stopped_(stopped) {}
-  void on_cancel() override { stopped_.store(true, std::memory_order_relaxed); }
-
- private:
-  std::atomic<bool>& stopped_;
-};
 
 Task<Findings> run_lane_here(CheckedImage& image, LaneStage stage, Shard& shard) {
   std::unique_ptr<StorageAccess> storage = co_await StorageAccess::open(image.storage, shard);
@@ -212,9 +203,8 @@ size_t Checker::lanes_for(uint64_t pieces) const {
 
 Task<void> Checker::run_stage(LaneStage stage, uint64_t first, uint64_t end) {
   if (first >= end) co_return;
-  StopOnCancel listener(image_->stopped);
   co_await admit_more();
-  cancel_.listen(listener);
+  StopOnCancel stop_lanes(cancel_, image_->stopped);
   image_->next_piece.store(first, std::memory_order_relaxed);
   image_->pieces_end = end;
   const size_t lanes = lanes_for(end - first);
