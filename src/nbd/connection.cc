@@ -44,8 +44,8 @@ Task<Negotiated> negotiate_watched(Scope& scope, Handshake& handshake,
 }
 
 Task<Negotiated> negotiate(const ConnectionTerms& terms, Stream& stream, ReceiveBuffer& input,
-                           CancelToken stop) {
-  Handshake handshake(stream, input, terms.exports, terms.world.diagnostics);
+                           Place& place, CancelToken stop) {
+  Handshake handshake(stream, input, terms.exports, place, terms.world.diagnostics);
   HandshakeDeadline deadline(stream);
   auto end_handshake = [&deadline] { deadline.end(); };
   OnCancel on_stop(stop, end_handshake);
@@ -55,6 +55,11 @@ Task<Negotiated> negotiate(const ConnectionTerms& terms, Stream& stream, Receive
     co_return terms.world.diagnostics.explain(Error::of(ErrorKind::kTimeout, "NBD handshake"),
                                               "the client did not finish the handshake in time");
   }
+  if (!negotiated.ok() && place.is_revoked()) {
+    co_return terms.world.diagnostics.explain(
+        Error::of(ErrorKind::kBusy, "NBD handshake"),
+        "all places are taken, and the client had not finished its handshake when another came");
+  }
   bool is_stopped = !negotiated.ok() && negotiated.error().kind == ErrorKind::kCancelled;
   if (is_stopped) co_return Negotiated();
   co_return std::move(negotiated);
@@ -62,12 +67,14 @@ Task<Negotiated> negotiate(const ConnectionTerms& terms, Stream& stream, Receive
 
 }  // namespace
 
-Task<void> serve_connection(const ConnectionTerms& terms, Stream& stream, CancelToken stop,
-                            CancelToken hurry) {
+Task<void> serve_connection(const ConnectionTerms& terms, Stream& stream, Place& place,
+                            CancelToken stop, CancelToken hurry) {
   auto cut_off = [&stream] { stream.shut_down(); };
   OnCancel on_hurry(hurry, cut_off);
+  CancelToken revoked = place.revoked().token();
+  OnCancel on_revoked(revoked, cut_off);
   ReceiveBuffer input(stream, Shard::current().buffers());
-  Negotiated negotiated = co_await negotiate(terms, stream, input, stop);
+  Negotiated negotiated = co_await negotiate(terms, stream, input, place, stop);
   if (!negotiated.served) co_return;
   auto session =
       std::make_unique<ServerSession>(terms.world, stream, input, negotiated, terms.hand_over);

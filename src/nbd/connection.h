@@ -9,6 +9,7 @@
 #include "async/task.h"
 #include "nbd/export.h"
 #include "nbd/hand_over.h"
+#include "nbd/place.h"
 #include "runtime/network.h"
 #include "runtime/world.h"
 
@@ -26,10 +27,11 @@ struct ConnectionTerms {
 };
 
 // On the calling shard, whose stream it is. Errors end only this connection: kTimeout (handshake),
-// kProtocol and kLimit (the client broke the rules; with a note), the stream's, the device's.
+// kBusy (`place` was given to a newer connection), kProtocol and kLimit (the client broke the
+// rules; with a note), the stream's, the device's.
 // Cancelling `stop` ends it cleanly, without an error: an idle connection at once, one with
 // requests under way when they are answered. Cancelling `hurry`, later, cuts the stream off.
-Task<void> serve_connection(const ConnectionTerms& terms, Stream& stream, CancelToken stop,
-                            CancelToken hurry);
+Task<void> serve_connection(const ConnectionTerms& terms, Stream& stream, Place& place,
+                            CancelToken stop, CancelToken hurry);
 
 }  // namespace ringdisk::nbd

@@ -40,6 +40,12 @@ Error Handshake::violation(std::string text) {
   return diagnostics_.explain(Error::of(ErrorKind::kProtocol, "NBD handshake"), std::move(text));
 }
 
+// Before the answer that lets the client begin: what it has seen granted is not taken back.
+Result<void> Handshake::settle() {
+  if (place_.try_settle()) return {};
+  return Error::of(ErrorKind::kBusy, "NBD handshake");
+}
+
 Export* Handshake::find_export(std::string_view name) const {
   for (const auto& candidate : exports_) {
     if (candidate->name() == name) return candidate.get();
@@ -141,6 +147,7 @@ Task<void> Handshake::answer(OptionHeader header, Bytes payload) {
 Task<void> Handshake::answer_export_name(Bytes payload) {
   Export* served = find_export(as_text(payload));
   if (!served) co_await fail(violation("the client asked for an export that is not served"));
+  co_await settle();
   std::array<std::byte, kExportNameReplyBytes + kExportNameZeroes> target;
   uint16_t flags = served->transmission_flags(negotiated_.structured_replies);
   Bytes encoded = encode_export_name_reply(target, served->size(), flags, sends_zeroes_);
@@ -184,6 +191,7 @@ Task<void> Handshake::answer_info(OptionHeader header, Bytes payload) {
     co_return;
   }
   co_await describe_export(header.option, *served, request.value());
+  if (header.option == Option::kGo) co_await settle();
   co_await reply(header.option, OptionReply::kAck);
   if (header.option == Option::kInfo) co_return;
   negotiated_.served = served;

@@ -17,6 +17,7 @@
 #include "async/task.h"
 #include "base/diagnostics.h"
 #include "nbd/export.h"
+#include "nbd/place.h"
 #include "nbd/receive_buffer.h"
 #include "nbd/wire.h"
 
@@ -33,11 +34,15 @@ class Handshake {
  public:
   // All outlive it. `exports` is not empty.
   Handshake(Stream& stream, ReceiveBuffer& input, std::span<const std::unique_ptr<Export>> exports,
-            Diagnostics& diagnostics)
-      : stream_(stream), input_(input), exports_(exports), diagnostics_(diagnostics) {}
+            Place& place, Diagnostics& diagnostics)
+      : stream_(stream),
+        input_(input),
+        exports_(exports),
+        place_(place),
+        diagnostics_(diagnostics) {}
 
-  // Once. Errors: kProtocol and kLimit (the client; with a note that says what it did), kCancelled,
-  // the stream's.
+  // Once. Errors: kProtocol and kLimit (the client; with a note that says what it did), kBusy (the
+  // place was revoked), kCancelled, the stream's.
   Task<Negotiated> run(CancelToken token);
 
  private:
@@ -57,12 +62,14 @@ class Handshake {
   Task<void> reply(Option option, OptionReply type, Parts payload = {});
   Task<void> refuse(Option option, OptionReply type, std::string_view message);
   Task<void> send(ConstBuffers bytes);
+  Result<void> settle();
   Export* find_export(std::string_view name) const;
   Error violation(std::string text);
 
   Stream& stream_;
   ReceiveBuffer& input_;
   const std::span<const std::unique_ptr<Export>> exports_;
+  Place& place_;
   Diagnostics& diagnostics_;
 
   CancelToken token_;

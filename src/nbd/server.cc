@@ -115,7 +115,7 @@ Task<void> Server::accept_loop(Scope& scope, Listener& listener, CancelToken sto
   while (!stop.is_cancelled()) {
     Result<std::unique_ptr<Connection>> accepted = co_await listener.accept(stop).result();
     if (accepted.ok()) {
-      admit(scope, std::move(accepted).value());
+      co_await admit(scope, std::move(accepted).value());
       continue;
     }
     if (stop.is_cancelled()) break;
@@ -124,15 +124,41 @@ Task<void> Server::accept_loop(Scope& scope, Listener& listener, CancelToken sto
   }
 }
 
-void Server::admit(Scope& scope, std::unique_ptr<Connection> connection) {
+Task<void> Server::admit(Scope& scope, std::unique_ptr<Connection> connection) {
   ++connections_total_;
-  if (connections_ >= options_.connections_max) {
+  bool has_room = co_await make_room();
+  if (!has_room) {
     complain(scope, LogLevel::kWarning,
              "refused " + connection->peer_name() + ": " + std::to_string(connections_) +
                  " connections are open already");
-    return;
+    co_return;
   }
   scope.spawn(serve(scope, std::move(connection), least_used_side()));
+}
+
+// False: all places are taken by clients that have finished their handshake. Waits until the one
+// that gave way is gone, so that a crowd never has more than its places; that is soon, since a
+// handshake waits for nothing but its stream.
+Task<bool> Server::make_room() {
+  while (connections_ >= options_.connections_max) {
+    std::shared_ptr<Place> revoked = revoke_oldest();
+    if (!revoked) co_return false;
+    auto end_there = [&revoked] {
+      revoked->revoked().cancel();
+      return Result<void>();
+    };
+    co_await revoked->shard().call(end_there);
+    co_await revoked->left().wait();
+  }
+  co_return true;
+}
+
+std::shared_ptr<Place> Server::revoke_oldest() {
+  while (!negotiating_.empty()) {
+    Place& oldest = negotiating_.pop_front();
+    if (oldest.try_revoke()) return oldest.shared_from_this();
+  }
+  return nullptr;
 }
 
 uint32_t Server::least_used_side() const {
@@ -148,8 +174,14 @@ Task<void> Server::serve(Scope& scope, std::unique_ptr<Connection> connection, u
   all_left_.reset();
   std::string peer = connection->peer_name();
   world_.log.info("connected: " + peer + ", on shard " + std::to_string(index));
-  auto serve_there = [this, &connection, &side] { return serve_here(*connection, side); };
+  auto place = std::make_shared<Place>(*world_.shards[index], peer);
+  negotiating_.push_back(*place);
+  auto serve_there = [this, &connection, &place, &side] {
+    return serve_here(*connection, *place, side);
+  };
   Result<void> served = co_await world_.shards[index]->call(serve_there).result();
+  place->unlink();
+  place->left().set();
   --side.connections;
   if (--connections_ == 0) all_left_.set();
   report_end(scope, peer, served);
@@ -178,10 +210,10 @@ Task<void> Server::sum_up_complaints() {
   complaints_.sum_up();
 }
 
-Task<void> Server::serve_here(Connection& connection, ShardSide& side) {
+Task<void> Server::serve_here(Connection& connection, Place& place, ShardSide& side) {
   std::unique_ptr<Stream> stream = connection.open_stream(Shard::current());
   ConnectionTerms terms(world_, exports_, options_.hand_over);
-  co_await serve_connection(terms, *stream, side.stop.token(), side.hurry.token());
+  co_await serve_connection(terms, *stream, place, side.stop.token(), side.hurry.token());
 }
 
 Task<void> Server::flush_and_close() {

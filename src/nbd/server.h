@@ -26,15 +26,18 @@
 #include "base/log_limiter.h"
 #include "nbd/export.h"
 #include "nbd/hand_over.h"
+#include "nbd/place.h"
 #include "runtime/network.h"
 #include "runtime/world.h"
 
 namespace ringdisk::nbd {
 
 struct ServerOptions {
-  std::vector<Address> addresses;                         // at least one
-  uint32_t connections_max = limits::kNbdConnectionsMax;  // more are closed as they come
-  HandOverLimits hand_over;                               // tests set their own
+  std::vector<Address> addresses;  // at least one
+  // A newcomer beyond them takes the place of the oldest that has not finished its handshake, or is
+  // closed at once where all have.
+  uint32_t connections_max = limits::kNbdConnectionsMax;
+  HandOverLimits hand_over;  // tests set their own
   // Told once how many clients a stop still waits for, a moment after it; on the home shard. May be
   // empty.
   std::function<void(uint32_t clients)> on_waiting;
@@ -67,9 +70,11 @@ class Server {
   Result<void> check_exports() const;
   Task<void> accept_and_serve(Scope& scope, CancelToken stop, CancelToken hurry);
   Task<void> accept_loop(Scope& scope, Listener& listener, CancelToken stop);
-  void admit(Scope& scope, std::unique_ptr<Connection> connection);
+  Task<void> admit(Scope& scope, std::unique_ptr<Connection> connection);
+  Task<bool> make_room();
+  std::shared_ptr<Place> revoke_oldest();
   Task<void> serve(Scope& scope, std::unique_ptr<Connection> connection, uint32_t index);
-  Task<void> serve_here(Connection& connection, ShardSide& side);
+  Task<void> serve_here(Connection& connection, Place& place, ShardSide& side);
   Task<void> cancel_on_all_shards(CancelSource ShardSide::*source);
   Task<void> tell_of_waiting();
   void report_end(Scope& scope, const std::string& peer, const Result<void>& served);
@@ -89,6 +94,8 @@ class Server {
   std::vector<std::unique_ptr<ShardSide>> sides_;  // index: Shard::index()
   uint32_t connections_ = 0;
   uint64_t connections_total_ = 0;
+  IntrusiveList<Place>
+      negotiating_;       // the oldest first; settled ones are left in it until looked at
   Event all_left_;        // set while there is no connection
   CancelSource drained_;  // after a stop: they have left, or nobody waits for them any more
   LogLimiter complaints_;
