@@ -40,7 +40,8 @@ struct RaiseFlag {
 };
 class StopOnCancel {
  public:
-  StopOnCancel(CancelToken token, std::atomic<bool>& stopped) : raise_(token, RaiseFlag{&stopped}) {}
+  StopOnCancel(CancelToken token, std::atomic<bool>& stopped)
+      : raise_(token, RaiseFlag{&stopped}) {}
 
  private:
   OnCancel<RaiseFlag> raise_;

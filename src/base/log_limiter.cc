@@ -23,7 +23,9 @@ bool LogLimiter::write(LogLevel level, std::chrono::nanoseconds now, std::string
 
 void LogLimiter::sum_up() {
   if (held_back_ == 0) return;
-  log_.warning(std::to_string(held_back_) + " more lines about " + subject_ + " were left out");
+  const std::string_view lines = held_back_ == 1 ? " more line about " : " more lines about ";
+  const std::string_view were = held_back_ == 1 ? " was left out" : " were left out";
+  log_.warning(std::to_string(held_back_).append(lines).append(subject_).append(were));
   held_back_ = 0;
 }
 

@@ -63,7 +63,7 @@ TEST_F(LogLimiterTest, TheSumIsSaidOnceAndOnlyIfThereIsOne) {
   EXPECT_EQ(written(), "a\n1000 more lines about clients were left out\n");
   EXPECT_TRUE(limiter.write(LogLevel::kWarning, milliseconds(999), "c")) << "the period goes on";
   EXPECT_FALSE(limiter.write(LogLevel::kWarning, milliseconds(1000), "d"));
-  EXPECT_EQ(written(), "1 more lines about clients were left out\nd\n");
+  EXPECT_EQ(written(), "1 more line about clients was left out\nd\n");
 }
 
 TEST_F(LogLimiterTest, LinesThatTheLogDoesNotShowAreNotCounted) {

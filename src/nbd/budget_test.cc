@@ -305,7 +305,7 @@ Task<void> run_case(Shard& shard, const World& world, Case& measured) {
   {
     ReceiveBuffer input(stream, shard.buffers());
     HandOverLimits hand_over;
-    ServerSession session(world, stream, input, negotiated, hand_over);
+    ServerSession session(world, stream, input, negotiated, hand_over, "client");
     Budget budget{shard, stream, notes};
     auto body = [&session, &budget, &measured](Scope& scope) {
       return measure_session(scope, session, budget, measured.requests, measured.reply_bytes,

@@ -76,8 +76,8 @@ Task<void> serve_connection(const ConnectionTerms& terms, Stream& stream, Place&
   ReceiveBuffer input(stream, Shard::current().buffers());
   Negotiated negotiated = co_await negotiate(terms, stream, input, place, stop);
   if (!negotiated.served) co_return;
-  auto session =
-      std::make_unique<ServerSession>(terms.world, stream, input, negotiated, terms.hand_over);
+  auto session = std::make_unique<ServerSession>(terms.world, stream, input, negotiated,
+                                                 terms.hand_over, place.peer());
   co_await session->run(stop);
 }
 

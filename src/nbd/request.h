@@ -15,6 +15,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -48,7 +49,8 @@ struct Request : ListLink {
 
   // outcome
   WireError error = WireError::kNone;
-  std::string_view message;  // for people; a literal
+  std::string_view message;  // for people; a literal, or `refusal`
+  std::string refusal;       // why it never went to the device
   uint32_t chunk_count = 0;  // reads
   uint32_t descriptor_count = 0;
   std::array<ReadChunk, kReadChunksMax> chunks;

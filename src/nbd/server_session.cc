@@ -24,6 +24,10 @@ constexpr uint64_t kMeasuredUnitsMin = 8;
 // that its payload is not copied out of it.
 constexpr size_t kReceiveAfterLargeWrite = 4096;
 
+// A client may break rules as often as it likes; this many lines a period tell of it.
+constexpr uint32_t kRefusalLinesMax = 5;
+constexpr Duration kRefusalsPeriod = std::chrono::seconds(1);
+
 RequestTerms terms_of(const Negotiated& negotiated) {
   RequestTerms terms;
   terms.size = negotiated.served->size();
@@ -58,7 +62,8 @@ ServerSession::Batch ServerSession::Batch::split() {
 }
 
 ServerSession::ServerSession(const World& world, Stream& stream, ReceiveBuffer& input,
-                             const Negotiated& negotiated, const HandOverLimits& hand_over)
+                             const Negotiated& negotiated, const HandOverLimits& hand_over,
+                             std::string peer)
     : world_(world),
       shard_(Shard::current()),
       stream_(stream),
@@ -66,6 +71,8 @@ ServerSession::ServerSession(const World& world, Stream& stream, ReceiveBuffer& 
       served_(*negotiated.served),
       terms_(terms_of(negotiated)),
       hand_over_(hand_over),
+      peer_(std::move(peer)),
+      refusals_(world.log, "requests of " + peer_, kRefusalLinesMax, kRefusalsPeriod),
       writer_(stream, pool_, reading_) {}
 
 Task<void> ServerSession::run(CancelToken stop) {
@@ -83,6 +90,7 @@ Task<void> ServerSession::run_in(Scope& scope, CancelToken stop) {
   scope.spawn(cut_off_later());
   co_await writer_.ended().wait();
   drained_.cancel();
+  refusals_.sum_up();
   if (is_cut_off_) {
     co_await fail(world_.diagnostics.explain(Error::of(ErrorKind::kTimeout, "NBD send"),
                                              "the client did not take its last replies in time"));
@@ -198,26 +206,23 @@ ServerSession::Parsed ServerSession::parse_batch(Batch& batch) {
 
 // Adds one request to the batch, or says why not.
 ServerSession::Parsed ServerSession::parse_request(const RequestHeader& header, Batch& batch) {
-  WireError verdict = judge_request(header, terms_);
+  Verdict verdict = judge_request(header, terms_);
   bool writes = header.command == Command::kWrite;
   if (writes && header.length > limits::kNbdRequestBytesMax) {
-    return violate(ErrorKind::kLimit, "the client wants to write more in one request than " +
-                                          std::to_string(limits::kNbdRequestBytesMax) + " bytes");
+    return violate(ErrorKind::kLimit, describe_refusal(Rule::kLength, header, terms_));
   }
   bool in_place = writes && header.length <= kInPlaceWriteBytesMax;
   if (in_place && input_.received().size() < kRequestHeaderBytes + header.length) {
     receive_bytes_max_ = ReceiveBuffer::kPieceBytes;
     return Parsed::kBytes;
   }
-  bool is_right = verdict == WireError::kNone;
-  Request* request = pool_.try_take(is_right ? payload_bytes_of(header) : 0);
+  Request* request = pool_.try_take(verdict.is_right() ? payload_bytes_of(header) : 0);
   if (!request) return Parsed::kRoom;
   ++requests_;
   input_.consume(kRequestHeaderBytes);
   request->header = header;
   request->structured = terms_.structured_replies;
-  request->error = verdict;
-  if (!is_right) request->message = "the request is not acceptable";
+  if (!verdict.is_right()) refuse(*request, verdict);
   receive_bytes_max_ = writes && !in_place ? kReceiveAfterLargeWrite : ReceiveBuffer::kPieceBytes;
   if (writes && !in_place) {
     unfinished_ = request;
@@ -226,6 +231,17 @@ ServerSession::Parsed ServerSession::parse_request(const RequestHeader& header, 
   prepare(*request);
   batch.add(*request);
   return Parsed::kMore;
+}
+
+// The client gets an answer; whoever runs the server and asked for detail, a line.
+void ServerSession::refuse(Request& request, const Verdict& verdict) {
+  request.error = verdict.error;
+  request.refusal = describe_refusal(verdict.broken, request.header, terms_);
+  request.message = request.refusal;
+  bool is_first_held_back =
+      refusals_.write(LogLevel::kInfo, world_.clock.now().since_start,
+                      "refused " + peer_ + " at '" + served_.name() + "': " + request.refusal);
+  static_cast<void>(is_first_held_back);  // the end of the session sums up
 }
 
 // Gives the request the memory that it moves bytes to or from.

@@ -13,11 +13,14 @@
 #pragma once
 
 #include <array>
+#include <string>
 
 #include "async/scope.h"
+#include "base/log_limiter.h"
 #include "nbd/export.h"
 #include "nbd/hand_over.h"
 #include "nbd/handshake.h"
+#include "nbd/judge.h"
 #include "nbd/perform.h"
 #include "nbd/reply_writer.h"
 #include "runtime/shard.h"
@@ -35,9 +38,9 @@ inline constexpr Duration kDrainLongest = std::chrono::seconds(limits::kNbdDrain
 
 class ServerSession {
  public:
-  // All outlive it. `negotiated.served` is not null.
+  // All outlive it. `negotiated.served` is not null. `peer` is who the client is to people.
   ServerSession(const World& world, Stream& stream, ReceiveBuffer& input,
-                const Negotiated& negotiated, const HandOverLimits& hand_over);
+                const Negotiated& negotiated, const HandOverLimits& hand_over, std::string peer);
 
   // Until the client says goodbye or vanishes, breaks the protocol (kProtocol, kLimit, with a
   // note), or `stop` is cancelled; then finishes what runs and sends the replies. A client that
@@ -78,6 +81,7 @@ class ServerSession {
   Parsed parse_batch(Batch& batch);
   Parsed parse_request(const RequestHeader& header, Batch& batch);
   void prepare(Request& request);
+  void refuse(Request& request, const Verdict& verdict);
   Parsed violate(ErrorKind kind, std::string text);
   bool is_full(const Batch& batch);
   void start(Scope& scope, Batch& batch);
@@ -95,9 +99,11 @@ class ServerSession {
   Export& served_;
   const RequestTerms terms_;
   const HandOverLimits& hand_over_;
+  const std::string peer_;
 
   // this shard only
   DeviceQueue* queue_ = nullptr;
+  LogLimiter refusals_;
   RequestPool pool_;
   CancelSource reading_;
   CancelSource drained_;

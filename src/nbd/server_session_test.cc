@@ -149,6 +149,18 @@ Task<void> ask_wrongly(TestBench& bench, TestClient& client) {
 }
 TEST(ServerSessionTest, WrongRequestsAreAnsweredAndTheSessionGoesOn) { serve_both(&ask_wrongly); }
 
+Task<void> ask_past_the_end(TestBench&, TestClient& client) {
+  Reply reply = co_await client.call(kRead, 0, kDiskBytes, 512);
+  if (reply.chunks.empty()) co_return;  // a simple reply has no room for words
+  const std::string message = "read of 512 bytes at " + std::to_string(kDiskBytes) +
+                              " goes past the end of the export, which has " +
+                              std::to_string(kDiskBytes) + " bytes";
+  EXPECT_EQ(reply.chunks[0].payload, be32(EINVAL) + be16(message.size()) + message);
+}
+TEST(ServerSessionTest, AStructuredRefusalSaysWhichRuleAndWithWhichNumbers) {
+  serve_both(&ask_past_the_end);
+}
+
 Task<void> write_to_read_only(TestBench&, TestClient& client) {
   for (uint16_t type : {kWrite, kTrim, kWriteZeroes}) {
     std::string payload(type == kWrite ? 512 : 0, 'x');

@@ -169,7 +169,8 @@ TEST(ServerLogTest, ManyClientsThatSendGarbageAreAFewLinesThatCountThemAll) {
     if (line.starts_with("dropped ")) {
       ++dropped;
     } else {
-      EXPECT_TRUE(line.ends_with(" more lines about clients were left out")) << line;
+      bool is_sum = line.find(" about clients w") != std::string::npos;
+      EXPECT_TRUE(is_sum && line.ends_with(" left out")) << line;
       left_out += number_at_front(line);
     }
   }

@@ -164,66 +164,6 @@ Result<RequestHeader> parse_request_header(Bytes bytes) {
   return header;
 }
 
-namespace {
-
-// What the protocol says of one command.
-struct CommandRules {
-  uint16_t flags;        // those it may carry
-  bool writes;           // refused on a read-only export
-  bool has_payload;      // in one of the directions: bounded by the maximum payload size
-  bool is_empty;         // offset and length must be zero
-  WireError beyond_end;  // the answer to a range past the end
-};
-
-std::optional<CommandRules> rules_of(Command command, const RequestTerms& terms) {
-  // "valid for all commands", so it is let through wherever it stands
-  constexpr uint16_t kAny = kCommandFua;
-  const uint16_t df = terms.structured_replies ? kCommandDf : 0;
-  switch (command) {
-    case Command::kRead:
-      return CommandRules{static_cast<uint16_t>(kAny | df), false, true, false,
-                          WireError::kInvalid};
-    case Command::kWrite:
-      return CommandRules{kAny, true, true, false, WireError::kNoSpace};
-    case Command::kFlush:
-      return CommandRules{kAny, false, false, true, WireError::kInvalid};
-    case Command::kTrim:
-      return CommandRules{kAny, true, false, false, WireError::kInvalid};
-    case Command::kCache:
-      // No payload, but we do it by reading, so its length is bounded like a read's.
-      return CommandRules{kAny, false, true, false, WireError::kInvalid};
-    case Command::kWriteZeroes:
-      return CommandRules{kAny | kCommandNoHole | kCommandFastZero, true, false, false,
-                          WireError::kNoSpace};
-    case Command::kBlockStatus:
-      if (!terms.block_status) return std::nullopt;
-      return CommandRules{kAny | kCommandReqOne, false, false, false, WireError::kInvalid};
-    case Command::kDisconnect:
-      break;
-  }
-  return std::nullopt;
-}
-
-}  // namespace
-
-WireError judge_request(const RequestHeader& request, const RequestTerms& terms) {
-  std::optional<CommandRules> rules = rules_of(request.command, terms);
-  if (!rules || (request.flags & ~rules->flags) != 0) return WireError::kInvalid;
-  if (rules->is_empty) {
-    bool empty = request.offset == 0 && request.length == 0;
-    return empty ? WireError::kNone : WireError::kInvalid;
-  }
-  if (rules->writes && terms.read_only) return WireError::kPermission;
-  if (rules->has_payload && request.length > limits::kNbdRequestBytesMax) {
-    return WireError::kOverflow;
-  }
-  if (request.offset > terms.size || request.length > terms.size - request.offset) {
-    return rules->beyond_end;
-  }
-  if (request.command == Command::kBlockStatus && request.length == 0) return WireError::kInvalid;
-  return WireError::kNone;
-}
-
 WireError wire_error_of(const Error& error, bool fast_zero) {
   switch (error.errno_value) {
     case EPERM:

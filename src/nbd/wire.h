@@ -77,17 +77,14 @@ struct RequestHeader {
 // `bytes`: kRequestHeaderBytes. kProtocol: the magic is wrong.
 Result<RequestHeader> parse_request_header(Bytes bytes);
 
-// What a session has agreed on and its export is, as far as requests are judged by it.
+// What a session has agreed on and its export is, as far as requests are judged by it
+// (nbd/judge.h).
 struct RequestTerms {
   uint64_t size = 0;
   bool read_only = false;
   bool structured_replies = false;
   bool block_status = false;  // a metadata context is selected
 };
-// Whether the request may go to the device: kNone, or what is to be answered. ("Error values",
-// "Request types".)
-WireError judge_request(const RequestHeader& request, const RequestTerms& terms);
-
 // The protocol's value for an error of ours. `fast_zero`: NBD_CMD_FLAG_FAST_ZERO was given, the
 // only case in which the protocol knows "not supported".
 WireError wire_error_of(const Error& error, bool fast_zero);

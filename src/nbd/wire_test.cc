@@ -6,9 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
-#include <initializer_list>
 #include <string>
-#include <vector>
 
 #include "base/limits.h"
 #include "nbd/test_client.h"
@@ -28,16 +26,6 @@ RequestHeader parsed(uint16_t type, uint16_t flags, uint64_t offset, uint32_t le
   return header.value();
 }
 
-RequestTerms terms_of_disk(uint64_t size) {
-  RequestTerms terms;
-  terms.size = size;
-  terms.structured_replies = true;
-  terms.block_status = true;
-  return terms;
-}
-
-std::vector<uint16_t> types(std::initializer_list<uint16_t> listed) { return listed; }
-
 TEST(WireTest, ARequestIsTakenApart) {
   RequestHeader header = parsed(6, 0x13, 0x0102030405060708, 0xfffffffe);
   EXPECT_EQ(header.command, Command::kWriteZeroes);
@@ -54,76 +42,6 @@ TEST(WireTest, AnotherMagicOrTooFewBytesAreNoRequest) {
   }
   bytes[3] ^= 1;
   EXPECT_FALSE(parse_request_header(as_bytes(bytes)).ok());
-}
-
-TEST(WireTest, RequestsPastTheEndGetTheErrorTheProtocolNames) {
-  RequestTerms terms = terms_of_disk(1 << 20);
-  struct Case {
-    uint16_t type;
-    WireError error;
-  };
-  for (Case each :
-       {Case{0, WireError::kInvalid}, Case{1, WireError::kNoSpace}, Case{4, WireError::kInvalid},
-        Case{5, WireError::kInvalid}, Case{6, WireError::kNoSpace}, Case{7, WireError::kInvalid}}) {
-    EXPECT_EQ(judge_request(parsed(each.type, 0, (1 << 20) - 512, 512), terms), WireError::kNone);
-    EXPECT_EQ(judge_request(parsed(each.type, 0, (1 << 20) - 512, 513), terms), each.error);
-    EXPECT_EQ(judge_request(parsed(each.type, 0, (1 << 20) + 1, 1), terms), each.error);
-    EXPECT_EQ(judge_request(parsed(each.type, 0, ~uint64_t{0}, 4096), terms), each.error);
-  }
-}
-
-TEST(WireTest, FlagsAreAcceptedOnlyWhereTheyMeanSomething) {
-  RequestTerms terms = terms_of_disk(1 << 20);
-  const uint16_t allowed[] = {0x05, 0x01, 0, 0x01, 0x01, 0x01, 0x13, 0x09};
-  for (uint16_t type : types({0, 1, 3, 4, 5, 6, 7})) {
-    uint32_t length = type == 3 ? 0 : 512;
-    for (uint32_t bit = 0; bit < 16; ++bit) {
-      auto flag = static_cast<uint16_t>(1 << bit);
-      WireError expected = (allowed[type] & flag) ? WireError::kNone : WireError::kInvalid;
-      EXPECT_EQ(judge_request(parsed(type, flag, 0, length), terms), expected)
-          << "type " << type << ", flag " << flag;
-    }
-  }
-  terms.structured_replies = false;
-  EXPECT_EQ(judge_request(parsed(0, 0x04, 0, 512), terms), WireError::kInvalid);
-}
-
-TEST(WireTest, UnknownCommandsAndUnagreedBlockStatusAreInvalid) {
-  RequestTerms terms = terms_of_disk(1 << 20);
-  for (uint16_t type : types({8, 9, 255, 65535})) {
-    EXPECT_EQ(judge_request(parsed(type, 0, 0, 512), terms), WireError::kInvalid);
-  }
-  terms.block_status = false;
-  EXPECT_EQ(judge_request(parsed(7, 0, 0, 512), terms), WireError::kInvalid);
-}
-
-TEST(WireTest, AReadOnlyExportRefusesWhatWrites) {
-  RequestTerms terms = terms_of_disk(1 << 20);
-  terms.read_only = true;
-  for (uint16_t type : types({1, 4, 6})) {
-    EXPECT_EQ(judge_request(parsed(type, 0, 0, 512), terms), WireError::kPermission);
-  }
-  for (uint16_t type : types({0, 5, 7})) {
-    EXPECT_EQ(judge_request(parsed(type, 0, 0, 512), terms), WireError::kNone);
-  }
-  EXPECT_EQ(judge_request(parsed(3, 0, 0, 0), terms), WireError::kNone);
-}
-
-TEST(WireTest, OnlyRequestsWithPayloadAreBoundInLength) {
-  RequestTerms terms = terms_of_disk(uint64_t{1} << 40);
-  uint32_t too_long = static_cast<uint32_t>(limits::kNbdRequestBytesMax) + 1;
-  EXPECT_EQ(judge_request(parsed(0, 0, 0, too_long), terms), WireError::kOverflow);
-  EXPECT_EQ(judge_request(parsed(0, 0, 0, too_long - 1), terms), WireError::kNone);
-  EXPECT_EQ(judge_request(parsed(4, 0, 0, 0xffffffff), terms), WireError::kNone);
-  EXPECT_EQ(judge_request(parsed(6, 0, 0, 0xffffffff), terms), WireError::kNone);
-  EXPECT_EQ(judge_request(parsed(7, 0, 0, 0xffffffff), terms), WireError::kNone);
-}
-
-TEST(WireTest, AFlushWithARangeIsInvalid) {
-  RequestTerms terms = terms_of_disk(1 << 20);
-  EXPECT_EQ(judge_request(parsed(3, 0, 0, 0), terms), WireError::kNone);
-  EXPECT_EQ(judge_request(parsed(3, 0, 512, 0), terms), WireError::kInvalid);
-  EXPECT_EQ(judge_request(parsed(3, 0, 0, 512), terms), WireError::kInvalid);
 }
 
 TEST(WireTest, ErrorsBecomeTheProtocolsOwn) {
