@@ -128,7 +128,7 @@ class AmendCrash final : public sim::CrashScenario {
     const OpenStorage first = first_of(open);
     TestImage image = case_.image;
     std::unique_ptr<SharedStorage> storage = first();
-    co_await expect_permitted_damage(world, image, std::move(storage));
+    co_await expect_permitted_damage(world, std::move(storage));
     co_await expect_same(world, case_, first, content_);
     image.version = 2;  // as it may be, on the way from one to the other
     co_await expect_repaired_at_open(world, image, open);
@@ -170,9 +170,7 @@ bool run_amend_with_fault(const Case& drawn, uint64_t seed, uint64_t n) {
   if (faults.failed == 0) {
     EXPECT_TRUE(amended.ok());
   }
-  auto verify = [&](Shard&) {
-    return expect_permitted_damage(world.world(), drawn.image, storage_on(disk));
-  };
+  auto verify = [&](Shard&) { return expect_permitted_damage(world.world(), storage_on(disk)); };
   EXPECT_TRUE(world.run(verify).ok());
   auto look = [&](Shard&) { return expect_same(world.world(), drawn, open, content); };
   EXPECT_TRUE(world.run(look).ok());

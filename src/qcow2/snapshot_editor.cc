@@ -59,9 +59,8 @@ Task<void> SnapshotEditor::create(const SnapshotEdit& edit) {
   Table active = co_await tables_.read_table(header.l1_table, header.l1_size);
   co_await tables_.set_dirty(true);
   const ClusterRun copy = co_await tables_.allocate_for(active.size() * kEntryBytes);
+  co_await tables_.clear_active_copied_flags(active);
   co_await tables_.raise(active);
-  co_await tables_.correct_copied_flags(active);
-  co_await tables_.write_table(header.l1_table, active);
 
   Snapshot snapshot;
   snapshot.l1_table = geometry_.host_offset(copy.first);

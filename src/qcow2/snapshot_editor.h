@@ -5,8 +5,8 @@
 // A refcount is the number of pointers at a cluster, counted once for every L1 table that leads
 // there, so a snapshot's table raises all that it leads to by one.
 //
-//   create  raise what the active table leads to, take COPIED off; copy of the L1 table and new
-//           snapshot table; flush; the header points at the new one; the old one is freed
+//   create  take COPIED off the active tables; flush; raise what they lead to; copy of the L1 table
+//           and new snapshot table; flush; the header points at the new one; the old one is freed
 //   apply   raise what the snapshot's table leads to; copy of it; flush; the header points at the
 //           copy as the active table; lower what the old active table led to
 //   delete  snapshot table without it; flush; header; lower what its table led to; flush; COPIED

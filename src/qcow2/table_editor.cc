@@ -136,8 +136,8 @@ Task<void> TableEditor::take_back() {
   if (raises_ != 0) {
     co_await change_refcounts(raised_table_, Change::kLower, raises_);
     co_await parts_.write_back.flush();
-    co_await correct_active_table();
   }
+  if (is_cleared_) co_await correct_active_table();
   co_await parts_.write_back.flush();
   co_await set_dirty(false);
 }
@@ -183,7 +183,18 @@ Task<void> TableEditor::correct_active_table() {
   co_await write_table(header.l1_table, active);
 }
 
+Task<void> TableEditor::clear_active_copied_flags(Table& l1) {
+  is_cleared_ = true;
+  co_await change_copied_flags(l1, Flags::kClear);
+  co_await write_table(parts_.image.header.l1_table, l1);
+  co_await parts_.storage.flush();
+}
+
 Task<void> TableEditor::correct_copied_flags(Table& l1) {
+  co_await change_copied_flags(l1, Flags::kCorrect);
+}
+
+Task<void> TableEditor::change_copied_flags(Table& l1, Flags flags) {
   for (uint64_t& raw : l1) {
     const L1Entry entry(raw);
     Table l2 = co_await read_l2(entry);
@@ -192,16 +203,20 @@ Task<void> TableEditor::correct_copied_flags(Table& l1) {
     for (uint64_t& raw_l2 : l2) {
       const L2Entry l2_entry(raw_l2);
       if (!l2_entry.has_host()) continue;
-      bool flipped = co_await correct_flag(raw_l2, geometry_.host_cluster(l2_entry.host()));
+      const ClusterIndex host = geometry_.host_cluster(l2_entry.host());
+      bool flipped = co_await change_flag(raw_l2, host, flags);
       is_changed = is_changed || flipped;
     }
     if (is_changed) co_await write_table(entry.table(), l2);
-    co_await correct_flag(raw, geometry_.host_cluster(entry.table()));
+    co_await change_flag(raw, geometry_.host_cluster(entry.table()), flags);
   }
 }
 
-// Whether it was wrong.
-Task<bool> TableEditor::correct_flag(uint64_t& raw, ClusterIndex cluster) {
+Task<bool> TableEditor::change_flag(uint64_t& raw, ClusterIndex cluster, Flags flags) {
+  if (flags == Flags::kClear) {
+    const uint64_t cleared = raw & ~kCopied;
+    co_return std::exchange(raw, cleared) != cleared;
+  }
   const uint64_t block = geometry_.refcount_block_of(cluster);
   if (!parts_.refcounts.has_block(block)) {
     co_await fail(

@@ -50,12 +50,16 @@ class TableEditor {
   // Raises the refcount of everything that `l1` leads to, durable with the next flush. kLimit: one
   // is as high as it goes.
   Task<void> raise(const Table& l1);
-  // After a failure: takes back what was allocated and raised, unless the header was written or
-  // the disk is what failed; then refcounts that are too high stay, and the dirty bit.
+  // After a failure: takes back what was allocated, raised and cleared, unless the header was
+  // written or the disk is what failed; then refcounts that are too high stay, and the dirty bit.
   Task<void> undo();
 
   // Frees what nothing durable points at any more: `runs`, and everything that `l1` leads to.
   Task<void> lower(const Table& l1, const std::vector<ClusterRun>& runs);
+  // Takes COPIED off `l1`, which is the active table, and the L2 tables below it, durably: before a
+  // refcount that they could contradict goes up. A crash later, refcounts or not, nobody writes in
+  // place to what two tables share.
+  Task<void> clear_active_copied_flags(Table& l1);
   // Sets COPIED in `l1` (not written) and in the L2 tables below it (written) exactly where the
   // refcount is one.
   Task<void> correct_copied_flags(Table& l1);
@@ -72,6 +76,7 @@ class TableEditor {
 
  private:
   enum class Change : uint8_t { kRaise, kLower };
+  enum class Flags : uint8_t { kClear, kCorrect };  // by the refcount
 
   Task<Table> read_l2(L1Entry entry);
   Result<ClusterRun> run_of(L2Entry entry) const;
@@ -81,7 +86,9 @@ class TableEditor {
   Task<void> change_one(ClusterIndex cluster, Change change);
   Task<void> free_released();
   Task<void> take_back();
-  Task<bool> correct_flag(uint64_t& raw, ClusterIndex cluster);
+  Task<void> change_copied_flags(Table& l1, Flags flags);
+  // Whether it was another before.
+  Task<bool> change_flag(uint64_t& raw, ClusterIndex cluster, Flags flags);
   Task<void> write_header(uint64_t at, Bytes bytes);
 
   const HomeParts parts_;
@@ -89,6 +96,7 @@ class TableEditor {
 
   bool is_marked_ = false;     // the change has begun
   bool is_committed_ = false;  // the header was written
+  bool is_cleared_ = false;    // COPIED flags were taken off
   // What nothing durable points at yet.
   std::vector<ClusterRun> allocated_;
   Table raised_table_;
