@@ -3,12 +3,28 @@
 """An overlay committed into its backing image, raw or qcow2, larger, smaller or as large: the
 backing image then reads as the overlay did, and the overlay holds nothing any more and reads the
 same."""
+import fcntl
+import os
+import struct
+import subprocess
+
 import pattern
 import peers
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZE = 4 * MIB
 SEED = 20241122
+
+
+F_OFD_GETLK = 36
+WRITE_LOCK_BYTE = 101  # QEMU's: "I write"
+
+
+def is_locked_for_writing(file):
+    """Whether somebody else holds the byte that says so."""
+    asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, WRITE_LOCK_BYTE, 1, 0)
+    found = fcntl.fcntl(file.fileno(), F_OFD_GETLK, asked)
+    return struct.unpack("hhqqi4x", found)[0] != fcntl.F_UNLCK
 
 
 class CommitTest(peers.Case):
@@ -76,6 +92,22 @@ class CommitTest(peers.Case):
         peers.qemu_check(self.top)
         peers.ringdisk("snapshot", "-a", "kept", self.top)
         self.require(self.top, "qcow2")
+
+    def test_the_image_is_locked_from_the_copying_until_it_is_empty(self):
+        self.make("raw", 96 * MIB, 96 * MIB)
+        peers.qemu_io(self.top, ["write -P 19 0 96M"])
+        before = self.base.stat().st_mtime_ns
+        with open(self.top, "r+b") as file, subprocess.Popen(
+                [peers.ringdisk_path(), "commit", "-q", self.top]) as commit:
+            while self.base.stat().st_mtime_ns == before and commit.poll() is None:
+                pass
+            while is_locked_for_writing(file) and commit.poll() is None:
+                pass
+            let_go = self.top.stat()
+            self.assertEqual(commit.wait(peers.RUN_TIMEOUT_S), 0)
+        # Whoever opens it once the lock is gone finds the emptied image.
+        now = self.top.stat()
+        self.assertEqual((let_go.st_mtime_ns, let_go.st_size), (now.st_mtime_ns, now.st_size))
 
     def test_refusals(self):
         self.make("raw")

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // ringdisk commit: what an image holds goes down into its backing image. In this order, so that a
 // crash at any moment loses nothing: the backing image grows where it is smaller, receives what the
-// image holds, is flushed; only then is the image emptied.
+// image holds, is flushed; only then is the image emptied. It stays open, and locked, from the
+// first byte that is copied until it is empty, so that nobody's writes come in between and go with
+// it.
 #include <array>
 
 #include "app/disk_size.h"
@@ -94,25 +96,24 @@ Task<void> commit_from(Program& program, const Commit& commit, DeviceNode& top) 
   co_await std::move(closed);
 }
 
+Task<void> commit_and_empty(Program& program, const Commit& commit, DeviceNode& top) {
+  co_await commit_from(program, commit, top);
+  if (commit.keeps_top) co_return;
+  FormatAdmin* admin = co_await program.find_admin(top.format().driver());
+  co_await admin->make_empty(program.world, top.format());
+}
+
 Task<void> commit_down(Program& program, const Commit& commit) {
   OpenMode mode;
-  mode.read_only = mode.no_backing = true;
+  mode.read_only = commit.keeps_top;
+  mode.no_backing = true;
   mode.cache = commit.cache;
   Graph graph = program.graph();
   std::shared_ptr<DeviceNode> top = co_await graph.open(commit.top, mode);
-  Result<void> committed = co_await commit_from(program, commit, *top).result();
+  Result<void> committed = co_await commit_and_empty(program, commit, *top).result();
   Result<void> closed = co_await top->close().result();
   co_await std::move(committed);
   co_await std::move(closed);
-}
-
-Task<void> empty_top(Program& program, const Commit& commit) {
-  OpenMode mode;
-  mode.no_backing = true;
-  mode.cache = commit.cache;
-  ImageFile image = co_await open_image_file(program, commit.top, mode);
-  Graph graph = program.graph();
-  co_await image.admin->make_empty(graph, std::move(image.storage));
 }
 
 Task<int> run(Program& program, const Arguments& arguments) {
@@ -126,7 +127,6 @@ Task<int> run(Program& program, const Arguments& arguments) {
   commit.progress = co_await progress_options(program, arguments, "commit");
   commit.base = co_await find_base(program, arguments, commit.top);
   co_await commit_down(program, commit);
-  if (!commit.keeps_top) co_await empty_top(program, commit);
   if (!arguments.has("q")) program.console.write("Image committed.\n");
   co_return 0;
 }

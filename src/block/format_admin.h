@@ -130,9 +130,10 @@ class FormatAdmin {
   // off has been zeroed with may_unmap before.
   virtual Task<void> resize(Graph& graph, std::unique_ptr<SharedStorage> storage,
                             ByteCount size) = 0;
-  // Gives up all that the image in `storage`, handled as above, holds of its own; its disk reads as
-  // its backing image does. kUnsupported: the format has no backing images.
-  virtual Task<void> make_empty(Graph& graph, std::unique_ptr<SharedStorage> storage);
+  // Gives up all that the image `node` holds of its own; its disk reads as its backing image does.
+  // It is one of this format's, open for writing; its queues are gone, and nothing but its close
+  // comes after. kUnsupported: the format has no backing images.
+  virtual Task<void> make_empty(const World& world, FormatNode& node);
   // Changes what the image in `storage`, handled as above, records of its backing image; an empty
   // name: it has none. What its disk shows is the caller's affair. kUnsupported: the format has no
   // backing images. kLimit: the name is too long.
@@ -189,9 +190,10 @@ inline Task<void> FormatAdmin::amend(Graph& graph, AmendRequest) {
       error, "images of format '" + std::string(name()) + "' cannot be amended"));
 }
 
-inline Task<void> FormatAdmin::make_empty(Graph& graph, std::unique_ptr<SharedStorage> storage) {
-  return refuse_and_close(graph, std::move(storage),
-                          "the format '" + std::string(name()) + "' has no backing images");
+inline Task<void> FormatAdmin::make_empty(const World& world, FormatNode&) {
+  co_await fail(
+      world.diagnostics.explain(Error::of(ErrorKind::kUnsupported, "empty image"),
+                                "the format '" + std::string(name()) + "' has no backing images"));
 }
 
 }  // namespace ringdisk

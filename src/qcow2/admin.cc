@@ -76,8 +76,8 @@ class Qcow2Admin final : public FormatAdmin {
   Task<void> resize(Graph& graph, std::unique_ptr<SharedStorage> storage, ByteCount size) override {
     return qcow2::resize_image(graph, std::move(storage), size);
   }
-  Task<void> make_empty(Graph& graph, std::unique_ptr<SharedStorage> storage) override {
-    return qcow2::empty_image(graph, std::move(storage));
+  Task<void> make_empty(const World&, FormatNode& node) override {
+    return qcow2::empty_image(node);
   }
   Task<void> edit_snapshots(Graph& graph, std::unique_ptr<SharedStorage> storage,
                             SnapshotEdit edit) override {

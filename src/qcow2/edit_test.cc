@@ -32,18 +32,37 @@ class SizeEdit final : public TestedEdit {
     if (change_ == Change::kGrow) after.resize(kLargerSize.value());
   }
   Task<void> edit(const World& world, std::unique_ptr<SharedStorage> storage) override {
+    if (change_ == Change::kGrow) return grow(world, std::move(storage));
+    return use_and_empty(world, std::move(storage));
+  }
+
+ private:
+  Task<void> grow(const World& world, std::unique_ptr<SharedStorage> storage) {
     world.diagnostics.add_node("disk.qcow2");
     const Drivers drivers;
     const OpenGate gate(world.diagnostics);
     Graph graph(world, drivers, gate);
-    if (change_ == Change::kGrow) {
-      co_await resize_image(graph, std::move(storage), kLargerSize);
-    } else {
-      co_await empty_image(graph, std::move(storage));
-    }
+    co_await resize_image(graph, std::move(storage), kLargerSize);
+  }
+  // As commit does, on an image that has been in use: what its queue wrote is not flushed yet.
+  Task<void> use_and_empty(const World& world, std::unique_ptr<SharedStorage> storage) {
+    std::shared_ptr<DeviceNode> node =
+        co_await open_test_image(world, image, nullptr, std::move(storage), false);
+    Result<void> emptied = co_await use_then_empty(*node).result();
+    Result<void> closed = co_await node->close().result();
+    co_await std::move(emptied);
+    co_await std::move(closed);
+  }
+  Task<void> use_then_empty(DeviceNode& node) {
+    std::unique_ptr<DeviceQueue> queue = co_await node.open_queue(Shard::current());
+    const Bytes same = Bytes(before).first(before.size() / 4);
+    Result<void> used =
+        co_await queue->write(GuestOffset(0), ConstBuffers(same), WriteOptions()).result();
+    queue.reset();
+    co_await std::move(used);
+    co_await empty_image(node.format());
   }
 
- private:
   const Change change_;
   const uint64_t seed_;
 };

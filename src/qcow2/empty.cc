@@ -2,7 +2,7 @@
 // The empty table takes the old one's place in the header, in one sector.
 #include "qcow2/empty.h"
 
-#include "qcow2/edit.h"
+#include "qcow2/node.h"
 
 namespace ringdisk::qcow2 {
 namespace {
@@ -34,9 +34,9 @@ Task<void> empty_disk(HomeParts parts) {
   co_await std::move(switched);
 }
 
-Task<void> empty_image(Graph& graph, std::unique_ptr<SharedStorage> storage) {
+Task<void> empty_image(FormatNode& node) {
   const ImageEdit empty = [](HomeParts parts) { return empty_disk(parts); };
-  co_await edit_image(graph, std::move(storage), empty);
+  co_await static_cast<Qcow2Node&>(node).edit(empty);
 }
 
 }  // namespace ringdisk::qcow2

@@ -11,7 +11,7 @@ namespace ringdisk::qcow2 {
 
 Task<void> empty_disk(HomeParts parts);
 
-// FormatAdmin::make_empty: opens the image for writing, empties, closes.
-Task<void> empty_image(Graph& graph, std::unique_ptr<SharedStorage> storage);
+// FormatAdmin::make_empty.
+Task<void> empty_image(FormatNode& node);
 
 }  // namespace ringdisk::qcow2

@@ -40,7 +40,7 @@ class Home {
   Task<ClusterChange> discard_clusters(GuestRange clusters);
   Task<void> flush();
 
-  // The image was opened for this edit alone, and is closed after it.
+  // No queue is there any more; the image is closed after it.
   Task<void> edit(const ImageEdit& edit);
 
   // Everything to the disk, freed clusters freed; then nothing runs any more. After the last queue

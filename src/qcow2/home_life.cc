@@ -127,8 +127,12 @@ Task<void> Home::process_quarantine() {
   co_await note_damage(processed.error());
 }
 
+// Nothing that was changed before is left in memory then, and nobody frees clusters beside the
+// edit.
 Task<void> Home::edit(const ImageEdit& edit) {
-  write_back_.end_laziness();
+  co_await write_everything();
+  co_await check_writable(image_, "edit image");
+  MutexLock lock = co_await freeing_.lock();
   const HomeParts parts{image_, *storage_, refcounts_, allocator_, quarantine_, write_back_};
   Result<void> edited = co_await edit(parts).result();
   if (!edited.ok()) co_await note_damage(edited.error());

@@ -21,11 +21,15 @@ Task<std::unique_ptr<FormatQueue>> Qcow2Node::open_queue(Shard& shard) {
 }
 
 Task<void> Qcow2Node::edit(const ImageEdit& edit) {
+  Shard* home_shard = nullptr;
   Shard& shard = Shard::current();
-  Shard* none = nullptr;
-  const bool is_first = home_shard_.compare_exchange_strong(none, &shard);
-  CHECK(is_first);
-  co_await ensure_home(shard);
+  if (home_shard_.compare_exchange_strong(home_shard, &shard)) home_shard = &shard;
+  auto edit_there = [this, home_shard, &edit] { return edit_on(*home_shard, edit); };
+  co_await home_shard->call(edit_there);
+}
+
+Task<void> Qcow2Node::edit_on(Shard& home_shard, const ImageEdit& edit) {
+  co_await ensure_home(home_shard);
   co_await home_->edit(edit);
 }
 

@@ -22,14 +22,15 @@ class Qcow2Node final : public FormatNode {
   Task<std::unique_ptr<FormatQueue>> open_queue(Shard& shard) override;
   Task<void> close() override;
 
-  // One change of the image as a whole (table_editor.h), which was opened for it alone: no queue is
-  // opened before, nothing but close() comes after.
+  // One change of the image as a whole (table_editor.h), opened for writing: queues that were there
+  // before are gone, what they changed is written first; nothing but close() comes after.
   Task<void> edit(const ImageEdit& edit);
 
   // For tests and the format's own tools.
   Image& image() { return *image_; }
 
  private:
+  Task<void> edit_on(Shard& home_shard, const ImageEdit& edit);
   Task<void> ensure_home(Shard& home_shard);
   Task<void> close_home();
 
