@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Giving a disk another size, for the commands that do. What lies beyond a smaller end is given up
-// first, by the same requests a guest would discard it with; what a larger disk gains is made to
-// read as zeros, also where a backing image or the old last cluster would show through. Where that
-// fails the disk gets its old size back.
+// The size of a disk that the user has named, and another one for it (jobs/resize.h).
 #pragma once
 
 #include "app/program.h"

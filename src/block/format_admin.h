@@ -126,6 +126,14 @@ class FormatAdmin {
                                     SnapshotEdit edit);
   // Refuses a size that resize() would refuse, before anything is given up for it. Reads only.
   virtual Task<void> check_new_size(const World&, SharedStorage&, ByteCount) { co_return; }
+  // Before resize() to a larger size: makes room in the tables for the disk in `storage`, which is
+  // handled as above, to have `size` bytes; it keeps its size.
+  virtual Task<void> prepare_growth(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                                    ByteCount size);
+  // Lets the disk in `node`, prepared for that and without queues yet, be read and written up to
+  // `size`: what lies beyond its end is made ready there while nobody else sees it. For formats
+  // whose limits() do not say maps_directly.
+  virtual Result<void> show_grown(FormatNode& node, ByteCount size);
   // Gives the disk in `storage`, which is handled as above, another size. What a smaller one cuts
   // off has been zeroed with may_unmap before.
   virtual Task<void> resize(Graph& graph, std::unique_ptr<SharedStorage> storage,
@@ -188,6 +196,15 @@ inline Task<void> FormatAdmin::amend(Graph& graph, AmendRequest) {
   const Error error = Error::of(ErrorKind::kUnsupported, "amend");
   co_await fail(graph.world().diagnostics.explain(
       error, "images of format '" + std::string(name()) + "' cannot be amended"));
+}
+
+inline Task<void> FormatAdmin::prepare_growth(Graph&, std::unique_ptr<SharedStorage> storage,
+                                              ByteCount) {
+  co_await storage->node->close();
+}
+
+inline Result<void> FormatAdmin::show_grown(FormatNode&, ByteCount) {
+  UNREACHABLE("this format's disks are where their bytes are");
 }
 
 inline Task<void> FormatAdmin::make_empty(const World& world, FormatNode&) {

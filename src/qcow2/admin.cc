@@ -73,6 +73,13 @@ class Qcow2Admin final : public FormatAdmin {
   Task<void> check_new_size(const World& world, SharedStorage& storage, ByteCount size) override {
     return qcow2::check_new_size(world, storage, size);
   }
+  Task<void> prepare_growth(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                            ByteCount size) override {
+    return qcow2::prepare_growth(graph, std::move(storage), size);
+  }
+  Result<void> show_grown(FormatNode& node, ByteCount size) override {
+    return qcow2::show_grown(node, size);
+  }
   Task<void> resize(Graph& graph, std::unique_ptr<SharedStorage> storage, ByteCount size) override {
     return qcow2::resize_image(graph, std::move(storage), size);
   }

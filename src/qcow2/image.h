@@ -42,7 +42,8 @@ struct Image {
         options(the_options),
         l1(l1_bytes),
         slices(l1.size() * geometry.slices_per_table()),
-        pins(the_world.shards.size()) {}
+        pins(the_world.shards.size()),
+        size(header.size) {}
 
   bool has_zero_flag() const { return header.version >= 3; }
   uint32_t node_id() const { return storage->node->id(); }
@@ -62,6 +63,9 @@ struct Image {
   SliceDirectory slices;
   Pins pins;
   Health health;
+
+  // constant from the first queue on: the header's, or more while a larger disk is made ready
+  ByteCount size;
 
   // tests only; before the first queue
   PlantedBug planted_bug = PlantedBug::kNone;

@@ -18,7 +18,7 @@ class Qcow2Node final : public FormatNode {
 
   const char* driver() const override { return "qcow2"; }
   const FormatLimits& limits() const override { return image_->limits; }
-  ByteCount size() const override { return image_->header.size; }
+  ByteCount size() const override { return image_->size; }
   Task<std::unique_ptr<FormatQueue>> open_queue(Shard& shard) override;
   Task<void> close() override;
 

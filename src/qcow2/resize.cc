@@ -5,6 +5,7 @@
 #include "base/diagnostics.h"
 #include "qcow2/describe.h"
 #include "qcow2/edit.h"
+#include "qcow2/node.h"
 #include "runtime/shard.h"
 
 namespace ringdisk::qcow2 {
@@ -81,6 +82,30 @@ Task<void> resize_disk(HomeParts parts, ByteCount size) {
   Result<void> moved = co_await move_to_longer_table(tables, header, size, entries).result();
   if (!moved.ok()) co_await tables.undo();
   co_await std::move(moved);
+}
+
+static Task<void> lengthen_table(HomeParts parts, ByteCount size) {
+  const Header& header = parts.image.header;
+  co_await check_size(header, size, parts.image.world.diagnostics, parts.image.node_id());
+  const uint64_t entries = header.geometry().l1_entries_for(size);
+  if (entries <= header.l1_size) co_return;
+  TableEditor tables(parts);
+  Result<void> moved = co_await move_to_longer_table(tables, header, header.size, entries).result();
+  if (!moved.ok()) co_await tables.undo();
+  co_await std::move(moved);
+}
+
+Task<void> prepare_growth(Graph& graph, std::unique_ptr<SharedStorage> storage, ByteCount size) {
+  const ImageEdit lengthen = [size](HomeParts parts) { return lengthen_table(parts, size); };
+  co_await edit_image(graph, std::move(storage), lengthen);
+}
+
+Result<void> show_grown(FormatNode& node, ByteCount size) {
+  Image& image = static_cast<Qcow2Node&>(node).image();
+  const bool has_room = image.geometry.l1_entries_for(size) <= image.l1.size();
+  if (!has_room || size < image.size) return Error::of(ErrorKind::kInvalid, "resize");
+  image.size = size;
+  return {};
 }
 
 Task<void> resize_image(Graph& graph, std::unique_ptr<SharedStorage> storage, ByteCount size) {

@@ -16,6 +16,10 @@ Task<void> check_new_size(const World& world, SharedStorage& storage, ByteCount 
 // Errors: those of check_new_size, and of the storage.
 Task<void> resize_disk(HomeParts parts, ByteCount size);
 
+// FormatAdmin::prepare_growth: an L1 table that is longer than the disk needs yet.
+Task<void> prepare_growth(Graph& graph, std::unique_ptr<SharedStorage> storage, ByteCount size);
+// FormatAdmin::show_grown. kInvalid: it was not prepared.
+Result<void> show_grown(FormatNode& node, ByteCount size);
 // FormatAdmin::resize: opens the image for writing, resizes, closes.
 Task<void> resize_image(Graph& graph, std::unique_ptr<SharedStorage> storage, ByteCount size);
 

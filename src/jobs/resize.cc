@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// The steps, each an opening of its own.
+#include "jobs/resize.h"
+
+#include <algorithm>
+
+#include "runtime/shard.h"
+
+namespace ringdisk {
+namespace {
+
+Task<void> zero_range(DeviceNode& device, GuestRange range) {
+  if (range.empty()) co_return;
+  std::unique_ptr<DeviceQueue> queue = co_await device.open_queue(Shard::current());
+  ZeroOptions options;
+  options.may_unmap = true;
+  co_await queue->write_zeroes(range, options);
+  co_await queue->flush();
+}
+
+Task<void> close_after(DeviceNode& device, Result<void> done) {
+  Result<void> closed = co_await device.close().result();
+  co_await std::move(done);
+  co_await std::move(closed);
+}
+
+// --- smaller
+
+Task<void> give_up_beyond(const ResizedImage& image, ByteCount size) {
+  std::shared_ptr<DeviceNode> device = co_await image.open_disk();
+  Result<void> zeroed;
+  if (!device->format().limits().maps_directly) {
+    const GuestOffset end(device->size().value());
+    const GuestRange lost = GuestRange::between(GuestOffset(size.value()), end);
+    zeroed = co_await zero_range(*device, lost).result();
+  }
+  co_await close_after(*device, std::move(zeroed));
+}
+
+// --- larger
+
+// What of a disk that grows to `size` may show something else than zeros: the rest of the cluster
+// in which it ended, and what the backing image has beyond the old end.
+GuestRange gained_range(const DeviceNode& device, ByteCount old_size, ByteCount size) {
+  const uint64_t cluster = device.format().limits().cluster_size.value();
+  const uint64_t backing = device.backing() ? device.backing()->size().value() : 0;
+  const uint64_t begin = old_size.value();
+  const uint64_t cluster_end = cluster == 0 ? begin : (begin + cluster - 1) / cluster * cluster;
+  const uint64_t end = std::min(size.value(), std::max(cluster_end, backing));
+  return GuestRange::between(GuestOffset(begin), GuestOffset(std::max(begin, end)));
+}
+
+Task<void> zero_gained_of(DeviceNode& device, FormatAdmin& admin, ByteCount old_size,
+                          ByteCount size) {
+  const GuestRange gained = gained_range(device, old_size, size);
+  if (device.format().limits().maps_directly || gained.empty()) co_return;
+  co_await admin.show_grown(device.format(), size);
+  co_await zero_range(device, gained);
+}
+
+Task<void> zero_gained(Graph& graph, const ResizedImage& image, ByteCount old_size,
+                       ByteCount size) {
+  ResizedImage::File file = co_await image.open_file();
+  FormatAdmin& admin = *file.admin;
+  co_await admin.prepare_growth(graph, std::move(file.storage), size);
+  std::shared_ptr<DeviceNode> device = co_await image.open_disk();
+  Result<void> zeroed = co_await zero_gained_of(*device, admin, old_size, size).result();
+  co_await close_after(*device, std::move(zeroed));
+}
+
+// --- both
+
+// Before anything is given up for it.
+Task<void> check_size(Graph& graph, const ResizedImage& image, ByteCount size) {
+  ResizedImage::File file = co_await image.open_file();
+  Result<void> checked =
+      co_await file.admin->check_new_size(graph.world(), *file.storage, size).result();
+  Result<void> closed = co_await file.storage->node->close().result();
+  co_await std::move(checked);
+  co_await std::move(closed);
+}
+
+}  // namespace
+
+Task<void> resize_disk(Graph& graph, const ResizedImage& image, ByteCount old_size,
+                       ByteCount size) {
+  co_await check_size(graph, image, size);
+  if (size < old_size) co_await give_up_beyond(image, size);
+  if (size > old_size) co_await zero_gained(graph, image, old_size, size);
+  ResizedImage::File file = co_await image.open_file();
+  co_await file.admin->resize(graph, std::move(file.storage), size);
+}
+
+}  // namespace ringdisk

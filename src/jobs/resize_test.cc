@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+// A disk that grows over a backing image with content beyond its end: the power failing anywhere in
+// it, every request of it failing once. Either the disk is as large as it was, or what it gained
+// reads as zeros.
+#include "jobs/resize.h"
+
+#include <gtest/gtest.h>
+
+#include "qcow2/admin.h"
+#include "qcow2/edit_fixture_test.h"
+
+namespace ringdisk {
+namespace {
+
+using qcow2::Content;
+using qcow2::TestImage;
+
+// Not at the end of a cluster, and much less than the backing image and the new size.
+constexpr ByteCount kOldSize((200 << 10) + 512);
+constexpr ByteCount kNewSize(6 << 20);
+constexpr uint64_t kBackingBytes = 400 << 10;
+
+class Growth {
+ public:
+  explicit Growth(TestImage image) : image_(image), admin_(make_qcow2_admin()) {
+    image_.backing_bytes = kBackingBytes;
+    backing_ = qcow2::test_backing_disk(kBackingBytes);
+  }
+
+  Task<void> prepare(const World& world, sim::OpenStorages open) {
+    std::unique_ptr<SharedStorage> storage = std::move(open().front());
+    co_await qcow2::create_test_image(image_, *storage, kOldSize);
+    co_await storage->node->close();
+    std::shared_ptr<DeviceNode> disk = co_await open_disk(world, open, false);
+    Result<void> written = co_await write_some(*disk).result();
+    co_await disk->close();
+    co_await std::move(written);
+    before_ = co_await read_all(world, open);
+    after_ = before_;
+    after_.resize(kNewSize.value());
+  }
+  Task<void> grow(const World& world, sim::OpenStorages open) {
+    const Drivers drivers;
+    const OpenGate gate(world.diagnostics);
+    Graph graph(world, drivers, gate);
+    ResizedImage image;
+    image.open_file = [this, &open] { return open_file(open); };
+    image.open_disk = [this, &world, &open] { return open_disk(world, open, false); };
+    co_await resize_disk(graph, image, kOldSize, kNewSize);
+  }
+  Task<void> verify(const World& world, sim::OpenStorages open) {
+    world.diagnostics.add_node("disk.qcow2");
+    std::unique_ptr<SharedStorage> storage = std::move(open().front());
+    co_await qcow2::expect_permitted_damage(world, std::move(storage));
+    co_await expect_content(world, open);
+    co_await qcow2::expect_repaired_at_open(world, image_, open);
+    co_await expect_content(world, open);
+  }
+  Task<void> expect_content(const World& world, sim::OpenStorages open) {
+    Content content = co_await read_all(world, open);
+    EXPECT_TRUE(content == before_ || content == after_) << content.size() << " bytes";
+    is_grown = content == after_;
+  }
+
+  bool is_grown = false;  // when last looked at
+
+ private:
+  Task<ResizedImage::File> open_file(sim::OpenStorages open) {
+    ResizedImage::File file;
+    file.admin = admin_.get();
+    file.storage = std::move(open().front());
+    co_return std::move(file);
+  }
+  Task<std::shared_ptr<DeviceNode>> open_disk(const World& world, sim::OpenStorages open,
+                                              bool read_only) {
+    return qcow2::open_test_image(world, image_, backing_, std::move(open().front()), read_only);
+  }
+  Task<void> write_some(DeviceNode& disk) {
+    std::unique_ptr<DeviceQueue> queue = co_await disk.open_queue(Shard::current());
+    std::vector<std::byte> bytes(3000, std::byte{0x17});
+    co_await queue->write(GuestOffset(5000), ConstBuffers(Bytes(bytes)), WriteOptions());
+    co_await queue->flush();
+  }
+  Task<Content> read_all(const World& world, sim::OpenStorages open) {
+    std::shared_ptr<DeviceNode> disk = co_await open_disk(world, open, true);
+    Content content(disk->size().value());
+    std::unique_ptr<DeviceQueue> queue = co_await disk->open_queue(Shard::current());
+    Result<void> read =
+        co_await queue->read(GuestOffset(0), MutableBuffers(MutableBytes(content))).result();
+    queue.reset();
+    co_await disk->close();
+    co_await std::move(read);
+    co_return std::move(content);
+  }
+
+  TestImage image_;
+  std::shared_ptr<sim::SimDisk> backing_;
+  std::unique_ptr<FormatAdmin> admin_;
+  Content before_, after_;
+};
+
+TestImage image_of(uint64_t seed) {
+  TestImage image = qcow2::drawn_edited_image(seed);
+  image.cluster_bits = 9 + seed % 5;
+  return image;
+}
+
+class GrowthCrash final : public sim::CrashScenario {
+ public:
+  explicit GrowthCrash(TestImage image) : growth_(image) {}
+  Task<void> prepare(const World& world, const sim::OpenStorages& open) override {
+    return growth_.prepare(world, open);
+  }
+  Task<void> work(const World& world, const sim::OpenStorages& open,
+                  const sim::CrashLog&) override {
+    return growth_.grow(world, open);
+  }
+  Task<void> verify(const World& world, const sim::OpenStorages& open, uint64_t) override {
+    return growth_.verify(world, open);
+  }
+
+ private:
+  Growth growth_;
+};
+
+TEST(ResizeCrashTest, WhatADiskGainsNeverShowsTheBackingImage) {
+  sim::for_each_seed(8, [](uint64_t seed) {
+    GrowthCrash scenario(image_of(seed));
+    sim::CrashSweepOptions options;
+    options.shards = 1;
+    options.points = 60;
+    EXPECT_GT(run_crash_sweep(scenario, seed, options), 0u);
+  });
+}
+
+// Whether a failure was injected.
+bool grow_with_fault(TestImage image, uint64_t seed, uint64_t n) {
+  sim::SimWorld world(seed, 1);
+  sim::SimDisk disk(sim::SimDiskOptions::file(), seed);
+  const sim::OpenStorages open = [&disk] {
+    std::vector<std::unique_ptr<SharedStorage>> storages;
+    storages.push_back(qcow2::storage_on(disk));
+    return storages;
+  };
+  Growth growth(image);
+  auto prepare = [&](Shard&) { return growth.prepare(world.world(), open); };
+  EXPECT_TRUE(world.run(prepare).ok());
+  sim::SimFaults faults;
+  faults.fail_at = n;
+  disk.set_faults(&faults);
+  auto work = [&](Shard&) { return growth.grow(world.world(), open); };
+  const Result<void> grown = world.run(work);
+  disk.set_faults(nullptr);
+  if (!grown.ok()) {
+    EXPECT_EQ(grown.error().errno_value, EIO);
+  }
+  if (faults.failed == 0) {
+    EXPECT_TRUE(grown.ok());
+  }
+  auto verify = [&](Shard&) { return growth.verify(world.world(), open); };
+  EXPECT_TRUE(world.run(verify).ok());
+  if (grown.ok()) {
+    EXPECT_TRUE(growth.is_grown);
+  }
+  return faults.failed != 0;
+}
+
+TEST(ResizeFaultTest, EveryFailureIsToldAndShowsNothing) {
+  for (uint64_t seed : {1, 2, 3}) {
+    auto run = [&](uint64_t n) { return grow_with_fault(image_of(seed), seed, n); };
+    EXPECT_GT(sim::sweep_faults(2000, run), 10u);
+  }
+}
+
+}  // namespace
+}  // namespace ringdisk
