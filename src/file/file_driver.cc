@@ -4,17 +4,46 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
+#include <type_traits>
 
 #include "base/diagnostics.h"
 #include "file/file_lock.h"
 #include "file/file_node.h"
 #include "runtime/blocking_pool.h"
+#include "runtime/shard.h"
 
 namespace ringdisk::file {
 namespace {
 
 constexpr mode_t kCreatedMode = 0644;
+
+// A process that was killed holds its locks until the kernel has taken its io_uring apart, which is
+// some milliseconds after it is gone for those who waited for it. So a lock that is refused is
+// asked for again, after these pauses: 100 ms in all.
+constexpr std::array<Duration, 4> kLockPauses = {
+    std::chrono::milliseconds(5), std::chrono::milliseconds(15), std::chrono::milliseconds(30),
+    std::chrono::milliseconds(50)};
+
+// try_once(Blocking) locks a file, or fails with kBusy and holds nothing then.
+template <class Try>
+auto lock_patiently(const World& world, Try try_once)
+    -> Task<typename std::invoke_result_t<Try&, Blocking>::value_type> {
+  using T = typename std::invoke_result_t<Try&, Blocking>::value_type;
+  Result<T> tried = co_await run_blocking(world.blocking, try_once).result();
+  for (Duration pause : kLockPauses) {
+    if (tried.ok() || tried.error().kind != ErrorKind::kBusy) break;
+    Result<void> slept = co_await Shard::current().sleep(pause);
+    static_cast<void>(slept.ok());
+    tried = co_await run_blocking(world.blocking, try_once).result();
+  }
+  if constexpr (std::is_void_v<T>) {
+    co_await std::move(tried);
+  } else {
+    co_return std::move(tried);
+  }
+}
 
 struct FileOptions {
   FileRequest request;
@@ -108,7 +137,7 @@ Task<std::unique_ptr<StorageNode>> open_file_node(const World& world, Options op
         lock_file(token, opened.descriptor.get(), lock_use(mode), file.locking, id, diagnostics));
     return opened;
   };
-  OpenedFile opened = co_await run_blocking(world.blocking, open_it);
+  OpenedFile opened = co_await lock_patiently(world, open_it);
   std::unique_ptr<StorageNode> node = std::make_unique<FileNode>(
       file.request.filename, id, std::move(opened), file.settings, world.blocking);
   co_return std::move(node);
@@ -155,7 +184,7 @@ Task<void> create_file_storage(const World& world, Options options, ByteCount si
   auto create_it = [&](Blocking token) {
     return create_file(token, filename, size, locking, id, diagnostics);
   };
-  co_await run_blocking(world.blocking, create_it);
+  co_await lock_patiently(world, create_it);
 }
 
 }  // namespace

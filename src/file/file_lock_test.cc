@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "async/scope.h"
 #include "base/diagnostics.h"
 #include "file/file_node.h"
 #include "file/temporary_file_for_test.h"
@@ -97,6 +98,37 @@ TEST_F(FileLockTest, TheRefusalNamesTheFileTheLockAndTheWayOut) {
   EXPECT_NE(text.find("is in use by another program"), std::string::npos) << text;
   EXPECT_NE(text.find("\"write\" lock"), std::string::npos) << text;
   EXPECT_NE(text.find("-U"), std::string::npos) << text;
+  close(*holder.value());
+}
+
+// As the kernel lets go of what a killed process held, a little late.
+TEST_F(FileLockTest, AHolderThatIsAboutToLetGoIsWaitedFor) {
+  Result<std::unique_ptr<StorageNode>> holder = try_open(LockUse::kWrite);
+  ASSERT_TRUE(holder.ok());
+  auto let_go_soon = [&]() -> Task<void> {
+    Result<void> slept = co_await Shard::current().sleep(std::chrono::milliseconds(20));
+    co_await std::move(slept);
+    co_await holder.value()->close();
+  };
+  auto open_meanwhile = [&](Scope& scope) -> Task<void> {
+    scope.spawn(let_go_soon());
+    std::unique_ptr<StorageNode> node = co_await open(mode_of(LockUse::kWrite), "auto");
+    co_await node->close();
+  };
+  auto body = [&](Shard&) { return with_scope(open_meanwhile); };
+  Result<void> opened = world_.run(body);
+  EXPECT_TRUE(opened.ok()) << (opened.ok() ? "" : text_of(opened.error()));
+}
+
+TEST_F(FileLockTest, AHolderThatStaysIsNotWaitedForLong) {
+  Result<std::unique_ptr<StorageNode>> holder = try_open(LockUse::kWrite);
+  ASSERT_TRUE(holder.ok());
+  const Instant began = world_.world().clock.now();
+  Result<std::unique_ptr<StorageNode>> other = try_open(LockUse::kWrite);
+  const Duration took = world_.world().clock.now() - began;
+  EXPECT_FALSE(other.ok());
+  EXPECT_GE(took, std::chrono::milliseconds(100));
+  EXPECT_LT(took, std::chrono::seconds(5)) << "a busy machine takes its time, but not this much";
   close(*holder.value());
 }
 
