@@ -99,6 +99,24 @@ class SnapshotTest(peers.Case):
         peers.qemu_io(self.image, ["read -P 17 0 64k"])
         peers.qemu_img("check", self.image)
 
+    def test_names_that_repeat_or_are_ids_of_others_mean_the_same_to_both(self):
+        for maker, program in itertools.product(self.programs, self.programs):
+            with self.subTest(maker=maker, program=program):
+                peers.qemu_img("create", "-f", "qcow2", self.image, "1M")
+                for number, name in enumerate(("one", "one", "1", "2", "x"), 1):
+                    peers.qemu_io(self.image, [f"write -P {number} 0 64k"])
+                    self.programs[maker]("snapshot", "-c", name, self.image)
+                for name, number in (("5", 5), ("1", 1), ("2", 2), ("one", 1), ("3", 3)):
+                    self.programs[program]("snapshot", "-a", name, self.image)
+                    peers.qemu_io(self.image, [f"read -P {number} 0 64k"])
+                    self.programs[program]("convert", "-l", name, "-O", "raw", self.image,
+                                           self.copy)
+                    self.assertEqual(self.copy.read_bytes()[0], number)
+                for name, left in (("1", "1245"), ("2", "125"), ("one", "25"), ("one", "5")):
+                    self.programs[program]("snapshot", "-d", name, self.image)
+                    listed = peers.qemu_img("snapshot", "-l", self.image).stdout.splitlines()[2:]
+                    self.assertEqual("".join(line.split()[0] for line in listed), left)
+
     def test_names_that_are_not_there_are_refused(self):
         self.make({})
         for action in ("-a", "-d"):

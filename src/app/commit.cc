@@ -141,7 +141,9 @@ Command commit_command() {
   command.text =
       "Copies what the image FILE holds of its own into its backing image, which grows if it is\n"
       "smaller, and then empties FILE (-d leaves it as it is). Other images over the same backing\n"
-      "image do not survive this.\n";
+      "image do not survive this. With -t unsafe nothing is flushed: should the machine crash "
+      "soon\n"
+      "afterwards, what FILE held may be lost from both images.\n";
   command.examples =
       "  ringdisk commit overlay.qcow2\n"
       "  ringdisk commit -d -p overlay.qcow2\n";

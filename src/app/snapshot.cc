@@ -86,9 +86,10 @@ Command snapshot_command() {
   command.summary = "list, create, apply or delete internal snapshots";
   command.synopsis = "[-l | -c NAME | -a NAME | -d NAME] [-f FMT] [-q] [-U] [--image-opts] FILE";
   command.text =
-      "Works on the snapshots inside the image FILE, which no other program may be using. NAME is "
-      "a\n"
-      "snapshot's id or name. What is read out of one is 'convert -l NAME'.\n";
+      "Works on the snapshots inside the image FILE, which no other program may be using. NAME is\n"
+      "a snapshot's id or name. Names may repeat, and one may be another's id: then -a takes the\n"
+      "id, -d the name (the first of it), as qemu-img does. What is read out of one is\n"
+      "'convert -l NAME'.\n";
   command.examples =
       "  ringdisk snapshot -c before-upgrade disk.qcow2\n"
       "  ringdisk snapshot disk.qcow2\n"

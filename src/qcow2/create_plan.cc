@@ -31,19 +31,19 @@ Result<void> parse_geometry(Options& options, Header& header, Diagnostics& diagn
   constexpr uint64_t kSmallest = uint64_t{1} << limits::kQcow2ClusterBitsMin;
   constexpr uint64_t kLargest = uint64_t{1} << limits::kQcow2ClusterBitsMax;
   if (!std::has_single_bit(cluster_size) || cluster_size < kSmallest || cluster_size > kLargest) {
-    return refuse(diagnostics, ErrorKind::kInvalid,
-                  "cluster size is a power of two between 512 and 2048k");
+    return refuse(
+        diagnostics, ErrorKind::kInvalid,
+        "cluster_size is a power of two between 512 and 2M, not " + std::to_string(cluster_size));
   }
   header.cluster_bits = static_cast<uint32_t>(std::countr_zero(cluster_size));
   ASSIGN_OR_RETURN(uint64_t bits,
                    options.take_size("refcount_bits", kRefcountBitsDefault, diagnostics));
   if (!std::has_single_bit(bits) || bits > 64) {
     return refuse(diagnostics, ErrorKind::kInvalid,
-                  "refcount width is a power of two and at most 64 bits");
+                  "refcount_bits is a power of two between 1 and 64, not " + std::to_string(bits));
   }
   if (header.version < 3 && bits != kRefcountBitsDefault) {
-    return refuse(diagnostics, ErrorKind::kInvalid,
-                  "refcount widths other than 16 bits need compat=1.1");
+    return refuse(diagnostics, ErrorKind::kInvalid, "refcount_bits other than 16 needs compat=1.1");
   }
   header.refcount_order = static_cast<uint32_t>(std::countr_zero(bits));
   return {};

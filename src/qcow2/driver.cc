@@ -100,8 +100,8 @@ Task<void> Opener::select_snapshot(Header& header, std::string wanted) {
                          "the disk what it was then"));
   }
   const SnapshotTable table = co_await read_snapshots(storage_, header, world_.diagnostics);
-  const size_t index =
-      co_await choose_snapshot(table, wanted, world_.diagnostics, storage_.node_id());
+  const size_t index = co_await choose_snapshot(table, wanted, Precedence::kId, world_.diagnostics,
+                                                storage_.node_id());
   const Snapshot& snapshot = table.snapshots[index];
   header.l1_table = snapshot.l1_table;
   header.l1_size = snapshot.l1_size;

@@ -29,9 +29,11 @@ Task<void> SnapshotEditor::perform(const SnapshotEdit& edit) {
     co_await create(edit);
     co_return;
   }
-  const size_t index =
-      co_await choose_snapshot(snapshots_, edit.name, image_.world.diagnostics, image_.node_id());
-  if (edit.action == SnapshotEdit::Action::kApply) {
+  const bool applies = edit.action == SnapshotEdit::Action::kApply;
+  const Precedence first = applies ? Precedence::kId : Precedence::kName;
+  const size_t index = co_await choose_snapshot(snapshots_, edit.name, first,
+                                                image_.world.diagnostics, image_.node_id());
+  if (applies) {
     co_await apply(snapshots_.snapshots[index]);
   } else {
     co_await remove(index);

@@ -105,14 +105,16 @@ std::vector<std::byte> encode_snapshots(const std::vector<Snapshot>& snapshots,
   return table;
 }
 
-std::optional<size_t> find_snapshot(const SnapshotTable& table, std::string_view id_or_name) {
+std::optional<size_t> find_snapshot(const SnapshotTable& table, std::string_view id_or_name,
+                                    Precedence first) {
+  std::optional<size_t> by_id, by_name;
   for (size_t i = 0; i < table.snapshots.size(); ++i) {
-    if (table.snapshots[i].id == id_or_name) return i;
+    const Snapshot& one = table.snapshots[i];
+    if (!by_id && one.id == id_or_name) by_id = i;
+    if (!by_name && one.name == id_or_name) by_name = i;
   }
-  for (size_t i = 0; i < table.snapshots.size(); ++i) {
-    if (table.snapshots[i].name == id_or_name) return i;
-  }
-  return std::nullopt;
+  if (first == Precedence::kId) return by_id ? by_id : by_name;
+  return by_name ? by_name : by_id;
 }
 
 }  // namespace ringdisk::qcow2

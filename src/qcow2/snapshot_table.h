@@ -48,7 +48,12 @@ Result<SnapshotTable> parse_snapshots(Bytes table, uint32_t count);
 std::vector<std::byte> encode_snapshots(const std::vector<Snapshot>& snapshots,
                                         ByteCount disk_size);
 
-// The snapshot with this id, else the first with this name.
-std::optional<size_t> find_snapshot(const SnapshotTable& table, std::string_view id_or_name);
+// Names need not differ, and one may be another's id. Which is meant where both fit: qemu-img takes
+// the id when it reads a snapshot or applies it, and the name when it deletes one.
+enum class Precedence : uint8_t { kId, kName };
+
+// The snapshot with this id or name; of several with the name the first.
+std::optional<size_t> find_snapshot(const SnapshotTable& table, std::string_view id_or_name,
+                                    Precedence first);
 
 }  // namespace ringdisk::qcow2

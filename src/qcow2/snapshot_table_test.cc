@@ -41,6 +41,24 @@ std::vector<std::byte> two_entries() {
   return table;
 }
 
+TEST(SnapshotTableTest, ANameThatIsAnothersIdMeansWhatItIsAskedFor) {
+  SnapshotTable table;
+  table.snapshots.resize(4);
+  const char* names[] = {"one", "one", "1", "x"};
+  for (size_t i = 0; i < 4; ++i) {
+    table.snapshots[i].id = std::to_string(i + 1);
+    table.snapshots[i].name = names[i];
+  }
+  for (Precedence first : {Precedence::kId, Precedence::kName}) {
+    EXPECT_EQ(find_snapshot(table, "1", first), first == Precedence::kId ? 0u : 2u);
+    EXPECT_EQ(find_snapshot(table, "one", first), 0u);
+    EXPECT_EQ(find_snapshot(table, "4", first), 3u);
+    EXPECT_EQ(find_snapshot(table, "x", first), 3u);
+    EXPECT_EQ(find_snapshot(table, "2", first), 1u);
+    EXPECT_EQ(find_snapshot(table, "5", first), std::nullopt);
+  }
+}
+
 TEST(SnapshotTableTest, ReadsEveryField) {
   const std::vector<std::byte> table = two_entries();
   Result<SnapshotTable> parsed = parse_snapshots(table, 2);

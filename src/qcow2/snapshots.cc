@@ -23,14 +23,14 @@ std::optional<size_t> find_described(const SnapshotTable& table, Options& descri
 }  // namespace
 
 Result<size_t> choose_snapshot(const SnapshotTable& table, const std::string& wanted,
-                               Diagnostics& diagnostics, uint32_t node) {
+                               Precedence first, Diagnostics& diagnostics, uint32_t node) {
   std::optional<size_t> index;
   if (wanted.starts_with("snapshot.id=") || wanted.starts_with("snapshot.name=")) {
     ASSIGN_OR_RETURN(Options described, Options::parse(wanted, diagnostics));
     index = find_described(table, described);
     RETURN_IF_ERROR(described.check_all_taken("a snapshot", diagnostics));
   } else {
-    index = find_snapshot(table, wanted);
+    index = find_snapshot(table, wanted, first);
   }
   if (index) return *index;
   return diagnostics.explain(Error::of(ErrorKind::kNotFound, "find snapshot"), node,

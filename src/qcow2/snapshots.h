@@ -10,7 +10,7 @@ namespace ringdisk::qcow2 {
 // The one that `wanted` names: its id or name, or "snapshot.id=ID,snapshot.name=NAME" with one or
 // both. kNotFound, with a note.
 Result<size_t> choose_snapshot(const SnapshotTable& table, const std::string& wanted,
-                               Diagnostics& diagnostics, uint32_t node);
+                               Precedence first, Diagnostics& diagnostics, uint32_t node);
 
 // FormatAdmin::edit_snapshots: opens the image for writing, edits, closes.
 Task<void> edit_snapshots(Graph& graph, std::unique_ptr<SharedStorage> storage, SnapshotEdit edit);
