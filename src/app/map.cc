@@ -43,7 +43,8 @@ std::string entry_as_json(const MapEntry& entry) {
 // Prints as it goes: a map may be as long as the disk has clusters.
 class MapPrinter {
  public:
-  MapPrinter(Program& program, bool as_json) : program_(program), as_json_(as_json) {
+  MapPrinter(Program& program, const DeviceNode& device, bool as_json)
+      : program_(program), device_(device), as_json_(as_json) {
     if (as_json) {
       program.console.write("[");
     } else {
@@ -68,7 +69,7 @@ class MapPrinter {
     if (!status.data || status.zero) return {};
     if (!status.host || !status.storage) {
       return program_.diagnostics().explain(
-          Error::of(ErrorKind::kUnsupported, "map"),
+          Error::of(ErrorKind::kUnsupported, "map"), device_.id(),
           "the image holds compressed clusters, which lie nowhere as they are; use --output=json");
     }
     char row[80];
@@ -79,13 +80,14 @@ class MapPrinter {
   }
 
   Program& program_;
+  const DeviceNode& device_;
   const bool as_json_;
   bool is_first_ = true;
 };
 
 Task<void> print_map(Program& program, DeviceNode& device, GuestRange range, bool as_json) {
   std::unique_ptr<DeviceQueue> queue = co_await device.open_queue(Shard::current());
-  MapPrinter printer(program, as_json);
+  MapPrinter printer(program, device, as_json);
   auto visit = [&printer](const MapEntry& entry) { return printer.print(entry); };
   if (!range.empty()) co_await walk_map(*queue, range, visit);
   printer.finish();

@@ -2,6 +2,9 @@
 // The sentences.
 #include "qcow2/damage.h"
 
+#include <array>
+#include <cinttypes>
+#include <cstdio>
 #include <string>
 
 #include "base/diagnostics.h"
@@ -85,6 +88,19 @@ Error used_free_cluster(const Image& image, ClusterIndex host) {
 Error damaged_refcount_table(const Image& image, uint64_t entry) {
   return damaged(image, "read refcount table", image.header.refcount_table.value(),
                  "entry " + std::to_string(entry) + " of the refcount table is damaged");
+}
+
+Error damaged_table(const Image& image, HostOffset at, uint64_t entries) {
+  return damaged(image, "read table", at.value(),
+                 "a table of " + std::to_string(entries) + " entries at byte " +
+                     std::to_string(at.value()) + " is longer or lies elsewhere than it may");
+}
+
+Error damaged_entry(const Image& image, const char* table, uint64_t raw) {
+  std::array<char, 24> hex;
+  std::snprintf(hex.data(), hex.size(), "0x%" PRIx64, raw);
+  return damaged(image, "follow tables", Error::kNoOffset,
+                 std::string("an ") + table + " entry, " + hex.data() + ", is damaged");
 }
 
 Result<void> check_writable(const Image& image, const char* operation) {

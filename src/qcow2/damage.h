@@ -24,6 +24,10 @@ Error low_refcount(const Image& image, ClusterIndex host);
 // A cluster counts as free, but a table lies there, or an entry points at it.
 Error used_free_cluster(const Image& image, ClusterIndex host);
 Error damaged_refcount_table(const Image& image, uint64_t entry);
+// A table of the disk or of a snapshot does not lie where one may.
+Error damaged_table(const Image& image, HostOffset at, uint64_t entries);
+// An entry met while following tables from the start: "L1" or "L2".
+Error damaged_entry(const Image& image, const char* table, uint64_t raw);
 
 // What a change of an image gets that has ended as a writable one; nothing where it has not.
 Result<void> check_writable(const Image& image, const char* operation);

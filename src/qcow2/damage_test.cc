@@ -3,6 +3,8 @@
 // at open, what is found later, and what an open changes.
 #include <gtest/gtest.h>
 
+#include <cerrno>
+
 #include "qcow2/image_stage_test.h"
 
 namespace ringdisk::qcow2 {
@@ -123,6 +125,29 @@ TEST_F(DamageTest, EntriesThatBreakTheSpecificationAreErrors) {
     ASSERT_FALSE(read.ok()) << entry;
     EXPECT_EQ(read.error().kind, ErrorKind::kCorrupt);
     EXPECT_EQ(refusal(with_queue(false, &expect_damage_at_0)), "");
+  }
+}
+
+// Whoever only reads may be the first to meet it.
+Task<void> read_damage_at_0(DeviceQueue& queue) {
+  Result<void> read = co_await read_at(queue, 0).result();
+  EXPECT_FALSE(read.ok());
+  if (!read.ok()) {
+    EXPECT_EQ(read.error().errno_value, EIO);
+  }
+  co_await read_at(queue, 1 << 20);
+  co_await read_at(queue, 3 << 20);
+  Result<void> written = co_await write_at(queue, 1 << 20).result();
+  EXPECT_FALSE(written.ok());
+}
+
+TEST_F(DamageTest, AReadThatMeetsDamageMarksAnImageThatIsOpenForWriting) {
+  for (uint64_t entry : {kCopied | kL1At, kCopied | (kDataAt + 512), kCopied | kDataAt | 16}) {
+    add_table(entry);
+    put64(kIncompatibleFeaturesAt, 0);
+    EXPECT_EQ(refusal(with_queue(false, &read_damage_at_0)), "");
+    EXPECT_EQ(get64(kIncompatibleFeaturesAt), kIncompatibleCorrupt);
+    EXPECT_NE(refusal(with_queue(false, &nothing)).find("check -r all"), std::string::npos);
   }
 }
 

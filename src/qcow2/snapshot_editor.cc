@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "base/diagnostics.h"
+#include "qcow2/damage.h"
 #include "qcow2/describe.h"
 #include "qcow2/snapshots.h"
 
@@ -88,7 +89,7 @@ Task<void> SnapshotEditor::apply(const Snapshot& snapshot) {
   const ByteCount size(snapshot.disk_size.value_or(header.size.value()));
   const uint64_t entries = std::max<uint64_t>(wanted.size(), geometry_.l1_entries_for(size));
   if (entries > limits::kQcow2L1BytesMax / kEntryBytes) {
-    co_await fail(Error::of(ErrorKind::kCorrupt, "apply snapshot", snapshot.l1_table.value()));
+    co_await fail(damaged_table(image_, snapshot.l1_table, entries));
   }
   const Table old = co_await tables_.read_table(header.l1_table, header.l1_size);
   co_await tables_.set_dirty(true);

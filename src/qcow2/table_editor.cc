@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/diagnostics.h"
+#include "qcow2/damage.h"
 
 namespace ringdisk::qcow2 {
 namespace {
@@ -18,7 +19,7 @@ constexpr uint64_t kReleasedMax = 64 * 1024;
 // The host clusters an entry points at; a compressed stream may touch several.
 Result<ClusterRun> TableEditor::run_of(L2Entry entry) const {
   if (entry.kind(geometry_, parts_.image.has_zero_flag()) == EntryKind::kInvalid) {
-    return Error::of(ErrorKind::kCorrupt, "follow L2 table");
+    return damaged_entry(parts_.image, "L2", entry.raw());
   }
   if (entry.is_compressed()) {
     const CompressedPlace place = entry.compressed_place(geometry_);
@@ -39,7 +40,7 @@ Task<TableEditor::Table> TableEditor::read_table(HostOffset at, uint64_t entries
                         bytes <= limits::kQcow2L1BytesMax && at.value() <= end &&
                         geometry_.clusters_of(bytes) <= geometry_.clusters_of(end - at.value());
   if (bytes != 0 && !is_right) {
-    co_await fail(Error::of(ErrorKind::kCorrupt, "read table", at.value()));
+    co_await fail(damaged_table(parts_.image, at, entries));
   }
   std::vector<std::byte> raw(bytes);
   if (bytes != 0) co_await parts_.storage.read(at, MutableBuffers(MutableBytes(raw)));
@@ -57,7 +58,7 @@ Task<void> TableEditor::write_table(HostOffset at, const Table& table) {
 // Empty where the L1 entry has no table.
 Task<TableEditor::Table> TableEditor::read_l2(L1Entry entry) {
   if (!entry.is_valid(geometry_)) {
-    co_await fail(Error::of(ErrorKind::kCorrupt, "follow L1 table", entry.table().value()));
+    co_await fail(damaged_entry(parts_.image, "L1", entry.raw()));
   }
   if (!entry.has_table()) co_return Table();
   co_return co_await read_table(entry.table(), geometry_.l2_entries());
@@ -97,21 +98,19 @@ Task<void> TableEditor::change_run(ClusterRun run, Change change, uint64_t& coun
 // Lowering takes back what raising did, to which nothing has pointed yet.
 Task<void> TableEditor::change_one(ClusterIndex cluster, Change change) {
   const uint64_t block = geometry_.refcount_block_of(cluster);
-  const uint64_t at = geometry_.host_offset(cluster).value();
-  if (!parts_.refcounts.has_block(block)) {
-    co_await fail(Error::of(ErrorKind::kCorrupt, "count cluster", at));
-  }
+  if (!parts_.refcounts.has_block(block)) co_await fail(low_refcount(parts_.image, cluster));
   if (parts_.refcounts.dirty_count() > kDirtyBlocksMax) co_await parts_.write_back.flush();
   co_await parts_.refcounts.load(block);
   const uint64_t refcount = parts_.refcounts.get(cluster);
-  if (refcount == 0) co_await fail(Error::of(ErrorKind::kCorrupt, "count cluster", at));
+  if (refcount == 0) co_await fail(low_refcount(parts_.image, cluster));
   if (change == Change::kLower) {
     parts_.refcounts.set(cluster, refcount - 1);
     co_return;
   }
   if (refcount == geometry_.refcount_max()) {
     co_await fail(parts_.image.world.diagnostics.explain(
-        Error::of(ErrorKind::kLimit, "count cluster", at), parts_.image.node_id(),
+        Error::of(ErrorKind::kLimit, "count cluster", geometry_.host_offset(cluster).value()),
+        parts_.image.node_id(),
         "a cluster is shared by as many snapshots as its refcount of " +
             std::to_string(geometry_.refcount_bits()) +
             " bits can count; delete one, or convert to refcount_bits=64"));
@@ -218,10 +217,7 @@ Task<bool> TableEditor::change_flag(uint64_t& raw, ClusterIndex cluster, Flags f
     co_return std::exchange(raw, cleared) != cleared;
   }
   const uint64_t block = geometry_.refcount_block_of(cluster);
-  if (!parts_.refcounts.has_block(block)) {
-    co_await fail(
-        Error::of(ErrorKind::kCorrupt, "count cluster", geometry_.host_offset(cluster).value()));
-  }
+  if (!parts_.refcounts.has_block(block)) co_await fail(low_refcount(parts_.image, cluster));
   co_await parts_.refcounts.load(block);
   const uint64_t corrected = parts_.refcounts.get(cluster) == 1 ? raw | kCopied : raw & ~kCopied;
   co_return std::exchange(raw, corrected) != corrected;
