@@ -72,6 +72,7 @@ Command amend_command();
 Command bench_command();
 Command check_command();
 Command commit_command();
+Command compact_command();
 Command convert_command();
 Command create_command();
 Command info_command();

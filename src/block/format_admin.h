@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What only a format can do to its own images, behind one interface, so that jobs/ and app/ need no
-// concrete format: creating, describing, checking, snapshots. (Bitmaps, amend and compaction join
+// concrete format: creating, describing, checking, snapshots, amending, compaction. (Bitmaps join
 // later.)
 #pragma once
 
@@ -104,6 +104,18 @@ struct AmendRequest {
   std::function<void(AmendProgress)> on_progress;  // may be empty; on the calling shard
 };
 
+struct CompactProgress {
+  uint64_t done = 0, total = 0;  // clusters
+};
+
+// What a compaction did.
+struct CompactReport {
+  uint64_t bytes_before = 0, bytes_after = 0;  // of the file, up to what is in use
+  uint64_t bytes_moved = 0;
+  bool is_cancelled = false;
+  std::vector<std::string> obstacles;  // bounded; what stays where it is, and ends the file so late
+};
+
 class FormatAdmin {
  public:
   virtual ~FormatAdmin() = default;
@@ -152,6 +164,12 @@ class FormatAdmin {
   // Options are judged before anything changes; then step by step, each of which a crash or an
   // error leaves done or not done. kInvalid, kUnsupported: the option is named. kCancelled.
   virtual Task<void> amend(Graph& graph, AmendRequest request);
+  // Moves what lies at the end of the image's file into holes, and cuts the file; the storage is
+  // handled as above. A cancel ends it early, with what was gained till then. kUnsupported: the
+  // format has no holes. `on_progress`, which may be empty, is called on the calling shard.
+  virtual Task<CompactReport> compact(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                                      CancelToken cancel,
+                                      std::function<void(CompactProgress)> on_progress);
   // nullopt: this format has nothing to check (qemu-img exit code 63). Writes only to repair, and
   // then in an order in which the image is no worse at any moment. kCancelled when `cancel` was.
   // `on_progress`, which may be empty, is called on the calling shard.
@@ -211,6 +229,23 @@ inline Task<void> FormatAdmin::make_empty(const World& world, FormatNode&) {
   co_await fail(
       world.diagnostics.explain(Error::of(ErrorKind::kUnsupported, "empty image"),
                                 "the format '" + std::string(name()) + "' has no backing images"));
+}
+
+namespace format_admin_internal {
+// Never gives a report.
+inline Task<CompactReport> refuse_to_compact(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                                             std::string why) {
+  co_await refuse_and_close(graph, std::move(storage), std::move(why));
+  co_return CompactReport();
+}
+}  // namespace format_admin_internal
+
+inline Task<CompactReport> FormatAdmin::compact(Graph& graph,
+                                                std::unique_ptr<SharedStorage> storage, CancelToken,
+                                                std::function<void(CompactProgress)>) {
+  return format_admin_internal::refuse_to_compact(
+      graph, std::move(storage),
+      "the format '" + std::string(name()) + "' has no holes that could be filled");
 }
 
 }  // namespace ringdisk

@@ -5,6 +5,7 @@
 #include "qcow2/amend.h"
 #include "qcow2/backing.h"
 #include "qcow2/check.h"
+#include "qcow2/compact.h"
 #include "qcow2/create.h"
 #include "qcow2/describe.h"
 #include "qcow2/empty.h"
@@ -99,6 +100,12 @@ class Qcow2Admin final : public FormatAdmin {
   }
   Task<void> amend(Graph& graph, AmendRequest request) override {
     return qcow2::amend_image(graph, std::move(request));
+  }
+  Task<CompactReport> compact(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                              CancelToken cancel,
+                              std::function<void(CompactProgress)> on_progress) override {
+    return qcow2::compact_image(graph, std::move(storage), qcow2::CompactLimits(), cancel,
+                                std::move(on_progress));
   }
   Task<std::optional<CheckReport>> check(const World& world, SharedStorage& storage,
                                          CheckOptions options, CancelToken cancel,

@@ -8,8 +8,8 @@
 
 namespace ringdisk::qcow2 {
 
-Task<void> edit_image(Graph& graph, std::unique_ptr<SharedStorage> storage, const ImageEdit& edit) {
-  OpenMode mode;
+Task<void> edit_image(Graph& graph, std::unique_ptr<SharedStorage> storage, const ImageEdit& edit,
+                      OpenMode mode) {
   mode.no_backing = true;
   FormatOpening opening{graph.world(), graph, std::move(storage), "", mode, Options()};
   const FormatDriver driver = qcow2_driver();

@@ -7,7 +7,9 @@
 
 namespace ringdisk::qcow2 {
 
-// Opens the image in `storage` for writing, makes the change on its home shard (this one), closes.
-Task<void> edit_image(Graph& graph, std::unique_ptr<SharedStorage> storage, const ImageEdit& edit);
+// Opens the image in `storage` alone for writing, makes the change on its home shard (this one),
+// closes.
+Task<void> edit_image(Graph& graph, std::unique_ptr<SharedStorage> storage, const ImageEdit& edit,
+                      OpenMode mode = OpenMode());
 
 }  // namespace ringdisk::qcow2

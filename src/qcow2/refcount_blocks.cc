@@ -72,6 +72,12 @@ uint64_t RefcountBlocks::get(ClusterIndex cluster) const {
                        image_.geometry.index_in_refcount_block(cluster));
 }
 
+Bytes RefcountBlocks::counters_of(uint64_t block) const {
+  auto found = blocks_.find(block);
+  CHECK(found != blocks_.end());
+  return found->second.bytes;
+}
+
 void RefcountBlocks::set(ClusterIndex cluster, uint64_t refcount) {
   const Geometry& geometry = image_.geometry;
   Block& state = loaded(cluster);
@@ -103,10 +109,30 @@ void RefcountBlocks::add_block(uint64_t block, HostOffset at) {
 }
 
 void RefcountBlocks::move_table(HostOffset at, uint64_t entries) {
-  CHECK_GT(entries, uint64_t{table_.size()});
+  CHECK_GE(entries, uint64_t{table_.size()});
   table_.resize(entries);
   table_place_ = at;
   table_moved_ = true;
+}
+
+// Its new cluster is written whole, before the table's entry.
+void RefcountBlocks::move_block(uint64_t block, HostOffset at) {
+  CHECK(has_block(block));
+  table_[block] = at.value();
+  dirty_table_.insert(block);
+  touch(block, blocks_.at(block), 0, image_.geometry.cluster_size());
+}
+
+void RefcountBlocks::drop_block(uint64_t block) {
+  CHECK(has_block(block));
+  table_[block] = 0;
+  dirty_table_.insert(block);
+  dirty_.erase(block);
+  auto found = blocks_.find(block);
+  if (found == blocks_.end()) return;
+  CHECK_EQ(found->second.holds, 0u);
+  blocks_.erase(found);
+  order_.erase(std::find(order_.begin(), order_.end(), block));
 }
 
 MetadataWrite RefcountBlocks::take_block(uint64_t block) {

@@ -42,12 +42,18 @@ class RefcountBlocks {
   uint64_t dirty_count() const { return dirty_.size(); }
   bool is_loaded(uint64_t block) const { return blocks_.contains(block); }
   uint64_t get(ClusterIndex cluster) const;
+  // All counters of a block in memory, as refcount_block.h reads them.
+  Bytes counters_of(uint64_t block) const;
   void set(ClusterIndex cluster, uint64_t refcount);
 
   // A new, empty block for `block`, which the table does not have yet but has room for.
   void add_block(uint64_t block, HostOffset at);
-  // The table moves to `at` and has `entries` from now on, more than before.
+  // The table moves to `at` and has `entries` from now on, not fewer than before.
   void move_table(HostOffset at, uint64_t entries);
+  // A block in memory lies at `at` from now on; its old place is the caller's to free.
+  void move_block(uint64_t block, HostOffset at);
+  // The table has no such block any more; what it counted is in no use.
+  void drop_block(uint64_t block);
 
   // --- for write-back
   struct Dirty {

@@ -14,6 +14,7 @@ constexpr uint64_t kNoInstructionCount = ~uint64_t{0};
 
 Result<Snapshot> parse_snapshot(SpanReader& reader) {
   Snapshot snapshot;
+  snapshot.place = reader.position();
   snapshot.l1_table = HostOffset(reader.be64());
   snapshot.l1_size = reader.be32();
   const uint16_t id_length = reader.be16();

@@ -33,6 +33,7 @@ struct Snapshot {
   std::optional<uint64_t> disk_size;
   std::optional<uint64_t> instruction_count;
   std::vector<std::byte> unknown_extra;  // what stands behind these fields, kept as it is
+  uint64_t place = 0;  // where its entry began in the table that was parsed; not encoded
 };
 
 struct SnapshotTable {
