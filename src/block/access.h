@@ -50,13 +50,14 @@ class Access {
   bool is_known_zero(GuestRange range);
 
   Task<void> zero_directly(GuestRange range, ZeroOptions options);
-  Task<void> zero_edge(GuestRange range);
+  Task<void> zero_edge(GuestRange range, ZeroOptions options);
   Task<void> zero_clusters(GuestRange clusters, ZeroOptions options);
   Task<void> write_out_zeroes(GuestRange range);
-  GuestRange whole_clusters(GuestRange range) const;
+  GuestRange whole_units(GuestRange range, ByteCount unit) const;
 
   Task<BlockStatus> status_of_data(const Mapping& mapping);
-  Task<BlockStatus> status_of_absent(GuestRange range, ByteCount length, uint32_t depth_max);
+  Task<BlockStatus> status_of_absent(GuestRange range, const Mapping& mapping, uint32_t depth_max);
+  void note_kept_place(const Mapping& mapping, BlockStatus& status);
 
   DeviceNode& node_;
   FormatQueue& format_;

@@ -115,13 +115,10 @@ Task<BlockStatus> Access::block_status(GuestRange range, uint32_t depth_max) {
       break;
     case MappingKind::kZero:
       status.zero = true;
-      if (mapping.preallocated_zero) {
-        status.host = mapping.host;
-        status.storage = &format_.data_storage().node();
-      }
+      note_kept_place(mapping, status);
       break;
     case MappingKind::kAbsent:
-      status = co_await status_of_absent(range, mapping.length, depth_max);
+      status = co_await status_of_absent(range, mapping, depth_max);
       break;
   }
   co_return status;
@@ -145,18 +142,27 @@ Task<BlockStatus> Access::status_of_data(const Mapping& mapping) {
   co_return status;
 }
 
-Task<BlockStatus> Access::status_of_absent(GuestRange range, ByteCount length, uint32_t depth_max) {
+void Access::note_kept_place(const Mapping& mapping, BlockStatus& status) {
+  if (!mapping.has_kept_place) return;
+  status.host = mapping.host;
+  status.storage = &format_.data_storage().node();
+}
+
+Task<BlockStatus> Access::status_of_absent(GuestRange range, const Mapping& mapping,
+                                           uint32_t depth_max) {
   BlockStatus status;
-  status.length = length;
+  status.length = mapping.length;
   if (!backing_) {
     status.zero = true;
+    note_kept_place(mapping, status);
     co_return status;
   }
   if (depth_max == 0) co_return status;
-  const GuestRange asked(range.offset, length);
+  const GuestRange asked(range.offset, mapping.length);
   const GuestRange below = asked.intersection(GuestRange(GuestOffset(0), backing_->node().size()));
   if (below.empty()) {
     status.zero = true;
+    note_kept_place(mapping, status);
     co_return status;
   }
   status = co_await backing_->block_status(below, depth_max - 1);

@@ -80,8 +80,9 @@ Task<size_t> Access::write_elsewhere(GuestOffset offset, ConstBuffers source) {
     co_await follower.wait();
     co_return follower.is_written() ? length : 0;
   }
+  // Of a subcluster that this write does not touch nobody says that it is there.
   JoinedWrites::Leader leader(joined_writes_, range,
-                              range.widened(node_.format().limits().cluster_size.value()));
+                              range.widened(node_.format().limits().granularity().value()));
   std::optional<Allocation> allocation = co_await format_.begin_allocation(range);
   if (!allocation) co_return size_t{0};
   const auto length = static_cast<size_t>(allocation->request.length.value());
@@ -163,15 +164,13 @@ Task<void> Access::write_compressed(GuestOffset offset, Bytes cluster, CompressO
 
 // Zeroes and discards
 
-// The clusters that lie wholly in `range`; the disk's last cluster counts as whole up to the disk's
-// end.
-GuestRange Access::whole_clusters(GuestRange range) const {
-  const uint64_t cluster = node_.format().limits().cluster_size.value();
-  GuestRange clusters = range.narrowed(cluster);
+// The units that lie wholly in `range`; the disk's last one counts as whole up to the disk's end.
+GuestRange Access::whole_units(GuestRange range, ByteCount unit) const {
+  GuestRange units = range.narrowed(unit.value());
   const GuestOffset disk_end(node_.size().value());
-  if (range.end() != disk_end) return clusters;
-  GuestOffset begin = range.offset.align_up(cluster);
-  return begin < disk_end ? GuestRange::between(begin, disk_end) : clusters;
+  if (range.end() != disk_end) return units;
+  GuestOffset begin = range.offset.align_up(unit.value());
+  return begin < disk_end ? GuestRange::between(begin, disk_end) : units;
 }
 
 Task<void> Access::write_zeroes(GuestRange range, ZeroOptions options) {
@@ -179,22 +178,22 @@ Task<void> Access::write_zeroes(GuestRange range, ZeroOptions options) {
     co_await zero_directly(range, options);
     co_return;
   }
-  GuestRange clusters = whole_clusters(range);
+  GuestRange clusters = whole_units(range, node_.format().limits().cluster_size);
   if (clusters.empty()) {
     if (options.fast_only && !is_known_zero(range)) {
       // Nothing but writing zeros out.
       co_await fail(Error::of(ErrorKind::kUnsupported, "write zeroes", range.offset.value()));
     }
-    co_await zero_edge(range);
+    co_await zero_edge(range, options);
     co_return;
   }
   // The middle first: where it is refused as not fast, nothing has been written.
   co_await zero_clusters(clusters, options);
   if (range.offset < clusters.offset) {
-    co_await zero_edge(GuestRange::between(range.offset, clusters.offset));
+    co_await zero_edge(GuestRange::between(range.offset, clusters.offset), options);
   }
   if (clusters.end() < range.end()) {
-    co_await zero_edge(GuestRange::between(clusters.end(), range.end()));
+    co_await zero_edge(GuestRange::between(clusters.end(), range.end()), options);
   }
 }
 
@@ -208,10 +207,21 @@ Task<void> Access::zero_directly(GuestRange range, ZeroOptions options) {
   }
 }
 
-// Less than a cluster.
-Task<void> Access::zero_edge(GuestRange range) {
+// Less than a cluster, or parts of two: the subclusters in it, where there are any, and zeros
+// written around them. What is to be fast has been done before.
+Task<void> Access::zero_edge(GuestRange range, ZeroOptions options) {
   if (is_known_zero(range)) co_return;
-  co_await write_out_zeroes(range);
+  const FormatLimits& limits = node_.format().limits();
+  GuestRange units(range.offset, ByteCount(0));
+  if (limits.subcluster_bits != 0) units = whole_units(range, limits.granularity());
+  if (units.empty()) {
+    co_await write_out_zeroes(range);
+    co_return;
+  }
+  options.fast_only = false;
+  co_await zero_clusters(units, options);
+  co_await write_out_zeroes(GuestRange::between(range.offset, units.offset));
+  co_await write_out_zeroes(GuestRange::between(units.end(), range.end()));
 }
 
 Task<void> Access::write_out_zeroes(GuestRange range) {
@@ -231,7 +241,8 @@ Task<void> Access::zero_clusters(GuestRange clusters, ZeroOptions options) {
   while (!clusters.empty()) {
     Result<ClusterChange> change = co_await format_.zero_clusters(clusters, options).result();
     if (!change.ok() && change.error().kind == ErrorKind::kUnsupported && !options.fast_only) {
-      // An image that has no zero clusters (version 2 over a backing image).
+      // An image that has no zero clusters (version 2 over a backing image), or subclusters of a
+      // compressed cluster.
       co_await write_out_zeroes(clusters);
       co_return;
     }
@@ -251,7 +262,7 @@ Task<void> Access::discard(GuestRange range) {
     }
     co_return;
   }
-  GuestRange clusters = whole_clusters(range);
+  GuestRange clusters = whole_units(range, node_.format().limits().granularity());
   while (!clusters.empty()) {
     ClusterChange made = co_await format_.discard_clusters(clusters);
     clusters = GuestRange::between(clusters.offset + made.done, clusters.end());

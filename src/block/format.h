@@ -65,8 +65,8 @@ class MappingPin {
 
 struct Mapping {
   MappingKind kind = MappingKind::kAbsent;
-  bool preallocated_zero =
-      false;  // kZero with a host cluster kept for it, at `host` (for map and info; not pinned)
+  // kZero, kAbsent: a place is kept for it, at `host` (for map and info; not pinned).
+  bool has_kept_place = false;
   ByteCount length;  // how far this holds from the asked offset on; at least 1
   HostOffset host;   // kData: of the first byte asked for; kCompressed: of the compressed stream
   MappingPin pin;    // kData
@@ -76,7 +76,7 @@ struct Mapping {
 // of these clusters wait.
 struct Allocation {
   GuestRange request;  // the part of the asked range that this allocation serves: a prefix of it
-  GuestRange cover;    // whole clusters around `request`
+  GuestRange cover;    // whole clusters around `request`, or whole subclusters
   HostOffset host;     // of cover's first byte, contiguous
   bool reads_zero = false;  // the place reads as zeros already: zeros need not be written
   uint64_t ticket = 0;      // the format's own
@@ -84,7 +84,7 @@ struct Allocation {
 
 // What whole-cluster zeroing or discarding did.
 struct ClusterChange {
-  ByteCount done;  // from the front of the range; at least one cluster unless an error is given
+  ByteCount done;  // from the front of the range; something of it unless an error is given
 };
 
 // How a cluster is to be compressed: a property of the request, which no image records.
@@ -93,11 +93,16 @@ struct CompressOptions {
 };
 
 struct FormatLimits {
-  ByteCount cluster_size;  // granularity of mappings; 1 for raw
+  ByteCount cluster_size;  // what is allocated, and compressed, as a whole; 1 for raw
+  // log2 of the parts of a cluster that are mapped, zeroed and discarded on their own.
+  uint32_t subcluster_bits = 0;
   bool read_only = false;
   bool compresses = false;     // has compressed clusters, and writes them
   bool maps_directly = false;  // raw: guest offset is host offset (plus a constant), and zeroing is
                                // the storage's affair
+
+  // Of mappings, zeroing and discarding.
+  ByteCount granularity() const { return ByteCount(cluster_size.value() >> subcluster_bits); }
 };
 
 class FormatQueue {
@@ -127,11 +132,11 @@ class FormatQueue {
   // is not finished.
   virtual Task<void> abandon_allocation(const Allocation& allocation) = 0;
 
-  // Whole clusters (the last one may be cut by the disk's end) read as zeros afterwards. Only where
-  // !maps_directly. kUnsupported: this image cannot, nowhere; nothing has changed.
+  // Whole units of limits().granularity() (the last one may be cut by the disk's end) read as zeros
+  // afterwards. Only where !maps_directly. kUnsupported: zeros have to be written, because this
+  // image cannot, nowhere, or for parts of a cluster, because not of this one; nothing has changed.
   virtual Task<ClusterChange> zero_clusters(GuestRange clusters, ZeroOptions options) = 0;
-  // Whole clusters are given back; they read as zeros, or as the backing image, as the format has
-  // it.
+  // Whole units are given back; they read as zeros, or as the backing image, as the format has it.
   virtual Task<ClusterChange> discard_clusters(GuestRange clusters) = 0;
 
   // One whole compressed cluster, decompressed into `target` (cluster_size bytes). `at` is in the

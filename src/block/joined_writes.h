@@ -50,8 +50,8 @@ class JoinedWrites {
     bool is_written_ = false;
   };
 
-  // Lives in the frame of a write that asks for a new place: `request`, in the whole clusters
-  // `clusters`.
+  // Lives in the frame of a write that asks for a new place: `request`, in the whole clusters (or
+  // subclusters) `clusters`.
   class Leader : public ListLink {
    public:
     Leader(JoinedWrites& writes, GuestRange request, GuestRange clusters)

@@ -21,7 +21,7 @@ constexpr uint64_t kGranuleMax = 64 * limits::kKiB;
 
 uint64_t granule_for(const CopyOptions& options, const FormatLimits& target) {
   if (options.sparse_bytes == 0 || target.maps_directly) return options.sparse_bytes;
-  return std::max(options.sparse_bytes, std::min(target.cluster_size.value(), kGranuleMax));
+  return std::max(options.sparse_bytes, std::min(target.granularity().value(), kGranuleMax));
 }
 
 // Compressing a region takes many times as long as copying it, so regions are smaller, that no

@@ -18,9 +18,9 @@ constexpr uint64_t kGranuleMin = 4 * limits::kKiB;
 constexpr uint64_t kPieceMin = 256 * limits::kKiB;
 constexpr uint64_t kRegionMin = 16 * limits::kMiB;
 
-// Whole clusters, so that nothing has to be merged around what is copied.
+// Whole clusters, or subclusters, so that nothing has to be merged around what is copied.
 uint64_t granule_for(const DeviceNode& overlay) {
-  return std::max(overlay.format().limits().cluster_size.value(), kGranuleMin);
+  return std::max(overlay.format().limits().granularity().value(), kGranuleMin);
 }
 
 }  // namespace

@@ -29,6 +29,8 @@ class Qcow2Admin final : public FormatAdmin {
          "Effort of convert -c: zlib 1 to 12 (default: 5), zstd 1 to 22 (default: 4)"},
         {"compression_type=<str>",
          "Compression method of compressed clusters: zlib or zstd (default: zlib)"},
+        {"extended_l2=<bool (on/off)>",
+         "Extended L2 entries: clusters of 32 subclusters (default: off)"},
         {"lazy_refcounts=<bool (on/off)>", "Postpone refcount updates (default: off)"},
         {"preallocation=<str>", "Preallocation mode: off, metadata, falloc, full (default: off)"},
         {"refcount_bits=<num>", "Width of a reference count entry in bits (default: 16)"},

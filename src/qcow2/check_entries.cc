@@ -21,8 +21,8 @@ class TableScan {
   void run(Bytes table) {
     const uint64_t entries = image_.geometry().l2_entries();
     for (index_ = 0; index_ < entries; ++index_) {
-      raw_ = load_be64(&table[index_ * kEntryBytes]);
-      if (raw_ == 0) continue;
+      entry_ = load_l2_entry(table, index_, image_.geometry());
+      if (entry_ == L2Entry::unallocated()) continue;
       if (!scan_plain_data()) scan_other();
     }
   }
@@ -34,9 +34,10 @@ class TableScan {
   // something else.
   bool scan_plain_data() {
     constexpr uint64_t kKnown = kCopied | kOffsetMask;
-    const HostOffset host(raw_ & kOffsetMask);
+    const HostOffset host = entry_.host();
     const ClusterIndex cluster = image_.geometry().host_cluster(host);
-    const bool is_plain = (raw_ & ~kKnown) == 0 && host.value() != 0 &&
+    const bool is_plain = (entry_.raw() & ~kKnown) == 0 && host.value() != 0 &&
+                          (entry_.allocated() & entry_.zeros()) == 0 &&
                           host.is_aligned(image_.geometry().cluster_size()) &&
                           cluster.value() < image_.rules.file_clusters;
     if (!is_plain) return false;
@@ -60,52 +61,51 @@ class TableScan {
       note_overlap(cluster, flags);
     if (!image_.l1_is_active || !image_.counts.covers(cluster)) return;
     const bool is_one = (flags & ReferenceCounts::kIsOne) != 0;
-    if (is_one != ((raw_ & kCopied) != 0)) [[unlikely]]
+    if (is_one != entry_.is_copied()) [[unlikely]]
       note_copied(cluster);
   }
 
   void note_copied(ClusterIndex cluster) {
     const Findings::Unmuted here(findings_);
     findings_.add(FindingKind::kCopiedFlag, CheckStage::kCopiedFlags, place(),
-                  "OFLAG_COPIED data cluster: l2_entry=%llx", static_cast<Number>(raw_));
+                  "OFLAG_COPIED data cluster: l2_entry=%llx", static_cast<Number>(entry_.raw()));
     findings_.end_with_refcount(cluster);
   }
 
   void note_overlap(ClusterIndex cluster, uint32_t flags) {
     FindingKind kind = FindingKind::kEntry;
-    if (!image_.rules.plain_zeros()) kind = FindingKind::kOther;
+    if (!image_.rules.has_plain_zeros()) kind = FindingKind::kOther;
     // New ones elsewhere leave the cluster to the guest.
     if ((flags & ReferenceCounts::kRefcountTables) != 0) kind = FindingKind::kRefcountTables;
     const Findings::Unmuted here(findings_);
     findings_.add(kind, CheckStage::kEntries, place(),
                   "guest cluster %llu: l2_entry=%llx points to cluster %llu, which holds metadata",
-                  static_cast<Number>(place()), static_cast<Number>(raw_),
+                  static_cast<Number>(place()), static_cast<Number>(entry_.raw()),
                   static_cast<Number>(cluster.value()));
   }
 
   void scan_other() {
-    const EntryVerdict verdict = judge_l2_entry(raw_, image_.rules);
+    const EntryVerdict verdict = judge_l2_entry(entry_, image_.rules);
     if (!verdict.is_sound()) {
       findings_.add(verdict.kind, CheckStage::kEntries, place(),
                     "guest cluster %llu: offset=%llx: %s; L2 entry corrupted",
-                    static_cast<Number>(place()), static_cast<Number>(raw_), verdict.fault);
+                    static_cast<Number>(place()), static_cast<Number>(entry_.raw()), verdict.fault);
     }
-    if ((raw_ & kCompressed) != 0) {
+    if (entry_.is_compressed()) {
       scan_compressed();
       return;
     }
-    const L2Entry entry(raw_);
-    if (!entry.has_host()) return;
-    count_usage(entry.host());
-    const ClusterIndex cluster = image_.geometry().host_cluster(entry.host());
+    if (!entry_.has_host()) return;
+    count_usage(entry_.host());
+    const ClusterIndex cluster = image_.geometry().host_cluster(entry_.host());
     if (cluster.value() >= image_.rules.file_clusters) {
       // No refcount is one where nothing is.
-      if (image_.l1_is_active && entry.is_copied() && !findings_.is_muted()) note_copied(cluster);
+      if (image_.l1_is_active && entry_.is_copied() && !findings_.is_muted()) note_copied(cluster);
       return;
     }
     count(cluster);
     // Its data lies in both, so both are kept.
-    if (!entry.host().is_aligned(image_.geometry().cluster_size()) &&
+    if (!entry_.host().is_aligned(image_.geometry().cluster_size()) &&
         cluster.value() + 1 < image_.rules.file_clusters) {
       image_.counts.add(cluster + 1);
     }
@@ -119,7 +119,7 @@ class TableScan {
       ++findings_.fragmented;
     }
     const CompressedPlace place_of_data =
-        L2Entry(raw_ & ~kCopied).compressed_place(image_.geometry());
+        L2Entry(entry_.raw() & ~kCopied, 0).compressed_place(image_.geometry());
     if (place_of_data.offset.value() < kHostEnd) {
       refer(image_, place_of_data.offset, place_of_data.length.value());
     }
@@ -130,7 +130,7 @@ class TableScan {
   const uint64_t first_;  // guest cluster
   const bool counts_usage_;
   uint64_t index_ = 0;
-  uint64_t raw_ = 0;
+  L2Entry entry_ = L2Entry::unallocated();
   uint64_t previous_end_ = 0;  // fragments are counted table by table, as qemu-img does
 };
 

@@ -84,7 +84,8 @@ TEST(CompactTest, MovesEverythingDownInEveryGeometry) {
   sim::for_each_seed(40, [](uint64_t seed) {
     HolesOptions options;
     options.snapshots = seed % 2 == 0;
-    CompactStage stage(drawn_edited_image(seed), seed, options, sim::SimDiskOptions::file());
+    CompactStage stage(drawn_edited_image_or_extended(seed), seed, options,
+                       sim::SimDiskOptions::file());
     expect_compacted(stage, small_limits(seed));
     stage.expect_writable(seed + 1);
   });
@@ -108,7 +109,7 @@ TEST(CompactTest, AFileOfSingleClustersHasNoHoleLeft) {
 
 TEST(CompactTest, RefcountTablesBehindEverythingMoveToo) {
   sim::for_each_seed(20, [](uint64_t seed) {
-    TestImage image = drawn_edited_image(seed);
+    TestImage image = drawn_edited_image_or_extended(seed);
     HolesOptions options;
     options.rebuilt = true;
     CompactStage stage(image, seed, options, sim::SimDiskOptions::file());
@@ -119,7 +120,7 @@ TEST(CompactTest, RefcountTablesBehindEverythingMoveToo) {
 
 TEST(CompactTest, KeepsWhatCompressedClustersHold) {
   sim::for_each_seed(40, [](uint64_t seed) {
-    TestImage image = drawn_edited_image(seed);
+    TestImage image = drawn_edited_image_or_extended(seed);
     image.refcount_order = seed % 7;
     if (image.version == 3 && seed % 2 == 0) image.compression = Compression::kZstd;
     HolesOptions options;
@@ -133,7 +134,7 @@ TEST(CompactTest, KeepsWhatCompressedClustersHold) {
 
 TEST(CompactTest, LeavesABackingImageAndADeviceAlone) {
   sim::for_each_seed(20, [](uint64_t seed) {
-    TestImage image = drawn_edited_image(seed);
+    TestImage image = drawn_edited_image_or_extended(seed);
     image.backing_bytes = seed % 2 == 0 ? 300 << 10 : 0;
     const sim::SimDiskOptions device =
         sim::SimDiskOptions::block_device(ByteCount(16 << 20), seed % 3 == 0 ? 4096 : 512);
@@ -252,7 +253,7 @@ class CompactCrash final : public sim::CrashScenario {
 
 TEST(CompactCrashTest, ACrashAnywhereLeaksAtWorst) {
   sim::for_each_seed(12, [](uint64_t seed) {
-    TestImage image = drawn_edited_image(seed);
+    TestImage image = drawn_edited_image_or_extended(seed);
     HolesOptions options;
     options.snapshots = seed % 3 != 0;
     options.compressed = seed % 2 == 0;

@@ -64,14 +64,11 @@ Task<CompactReport> Compactor::run() {
 // Entries of other kinds than those that are rewritten here.
 Task<void> Compactor::refuse_unknown() {
   const uint64_t features = parts_.image.header.incompatible_features;
-  const char* what = nullptr;
-  if ((features & kIncompatibleExtendedL2) != 0) what = "with extended L2 entries";
-  if ((features & kIncompatibleDataFile) != 0) what = "with an external data file";
-  if (!what) co_return;
+  if ((features & kIncompatibleDataFile) == 0) co_return;
   const Error error = Error::of(ErrorKind::kUnsupported, "compact");
   co_await fail(parts_.image.world.diagnostics.explain(
       error, parts_.image.node_id(),
-      std::string("an image ") + what + " cannot be compacted; convert it"));
+      "an image with an external data file cannot be compacted; convert it"));
 }
 
 Task<void> Compactor::run_passes() {

@@ -77,7 +77,7 @@ class CompressedTest : public ::testing::TestWithParam<Compression> {
     image.compression = GetParam();
     return image;
   }
-  L2Entry entry(uint64_t guest) { return L2Entry(stage_.get64(kTableAt + guest * kEntryBytes)); }
+  L2Entry entry(uint64_t guest) { return L2Entry(stage_.get64(kTableAt + guest * kEntryBytes), 0); }
   uint64_t refcount(ClusterIndex host) {
     std::byte bytes[2];
     stage_.disk.peek(kRefcountBlockAt + host.value() * 2, bytes);

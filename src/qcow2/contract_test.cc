@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The device contract on qcow2 images: versions, cluster sizes, refcount widths, files and used
-// block devices, alone and over backing images.
+// block devices, alone and over backing images, with and without subclusters.
 #include "qcow2/image_fixture_test.h"
 #include "sim/device_contract.h"
 
@@ -15,6 +15,14 @@ sim::ImageFormat image(uint32_t version, uint32_t cluster_bits, uint32_t refcoun
   settings.version = version;
   settings.cluster_bits = cluster_bits;
   settings.refcount_order = refcount_order;
+  settings.backing_bytes = backing_bytes;
+  return test_format(settings);
+}
+
+sim::ImageFormat extended_image(uint32_t cluster_bits, uint64_t backing_bytes = 0) {
+  TestImage settings;
+  settings.cluster_bits = cluster_bits;
+  settings.extended_l2 = true;
   settings.backing_bytes = backing_bytes;
   return test_format(settings);
 }
@@ -36,6 +44,13 @@ RINGDISK_DEVICE_CONTRACT(qcow2_on_4096, image(3, 16, 3), used_device(4096));
 RINGDISK_DEVICE_CONTRACT(qcow2_over_shorter, image(3, 16, 4, kShorter), SimDiskOptions::file());
 RINGDISK_DEVICE_CONTRACT(qcow2_over_longer, image(3, 12, 4, kLonger), SimDiskOptions::file());
 RINGDISK_DEVICE_CONTRACT(qcow2_version_2_over, image(2, 12, 4, kLonger), SimDiskOptions::file());
+RINGDISK_DEVICE_CONTRACT(qcow2_extended_64k, extended_image(16), SimDiskOptions::file());
+RINGDISK_DEVICE_CONTRACT(qcow2_extended_2m, extended_image(21), SimDiskOptions::file());
+RINGDISK_DEVICE_CONTRACT(qcow2_extended_on_4096, extended_image(14), used_device(4096));
+RINGDISK_DEVICE_CONTRACT(qcow2_extended_over_shorter, extended_image(16, kShorter),
+                         SimDiskOptions::file());
+RINGDISK_DEVICE_CONTRACT(qcow2_extended_over_longer, extended_image(14, kLonger),
+                         SimDiskOptions::file());
 
 }  // namespace
 }  // namespace ringdisk::qcow2

@@ -86,8 +86,12 @@ Task<void> ImageWriter::write_tables() {
     return i < layout_.l2_clusters ? L1Entry::owned(host(layout_.l2_tables + i)).raw() : 0;
   };
   auto fill_l1 = [&](MutableBytes piece, uint64_t at) { fill_entries(piece, at, l2_of); };
-  auto cluster_of = [this](uint64_t i) -> uint64_t {
-    return i < layout_.data_clusters ? L2Entry::owned(host(layout_.data + i)).raw() : 0;
+  // Extended entries: clusters have their places, subclusters are unallocated, so that a backing
+  // image shows through.
+  const uint64_t words = geometry_.l2_entry_bytes() / kEntryBytes;
+  auto cluster_of = [this, words](uint64_t i) -> uint64_t {
+    const bool is_named = i % words == 0 && i / words < layout_.data_clusters;
+    return is_named ? L2Entry::owned(host(layout_.data + i / words)).raw() : 0;
   };
   auto fill_l2 = [&](MutableBytes piece, uint64_t at) { fill_entries(piece, at, cluster_of); };
 

@@ -49,6 +49,20 @@ Result<void> parse_geometry(Options& options, Header& header, Diagnostics& diagn
   return {};
 }
 
+Result<void> parse_extended_l2(Options& options, Header& header, Diagnostics& diagnostics) {
+  ASSIGN_OR_RETURN(bool extended, options.take_bool("extended_l2", false, diagnostics));
+  if (!extended) return {};
+  if (header.version < 3) {
+    return refuse(diagnostics, ErrorKind::kInvalid, "extended_l2=on needs compat=1.1");
+  }
+  if (header.cluster_bits < kExtendedClusterBitsMin) {
+    return refuse(diagnostics, ErrorKind::kInvalid,
+                  "extended_l2=on needs a cluster_size of 16384 bytes at least");
+  }
+  header.incompatible_features |= kIncompatibleExtendedL2;
+  return {};
+}
+
 Result<void> parse_features(Options& options, Header& header, Diagnostics& diagnostics) {
   ASSIGN_OR_RETURN(bool lazy, options.take_bool("lazy_refcounts", false, diagnostics));
   if (lazy && header.version < 3) {
@@ -69,11 +83,11 @@ Result<void> parse_features(Options& options, Header& header, Diagnostics& diagn
   // A property of the run that fills the image: looked at, and not recorded.
   ASSIGN_OR_RETURN(uint64_t level, options.take_size("compression_level", 0, diagnostics));
   RETURN_IF_ERROR(check_compression_level(header.compression, level, diagnostics));
-  ASSIGN_OR_RETURN(bool extended, options.take_bool("extended_l2", false, diagnostics));
+  RETURN_IF_ERROR(parse_extended_l2(options, header, diagnostics));
   ASSIGN_OR_RETURN(bool encryption, options.take_bool("encryption", false, diagnostics));
-  if (extended || encryption || options.has("encrypt.format") || options.has("data_file")) {
+  if (encryption || options.has("encrypt.format") || options.has("data_file")) {
     return refuse(diagnostics, ErrorKind::kUnsupported,
-                  "extended_l2, data_file and encryption cannot be written yet; leave them out");
+                  "data_file and encryption cannot be written yet; leave them out");
   }
   return {};
 }
@@ -92,9 +106,10 @@ Result<Preallocation> parse_preallocation(Options& options, const Header& header
     return refuse(diagnostics, ErrorKind::kInvalid,
                   "preallocation is off, metadata, falloc or full, not '" + text + "'");
   }
-  if (mode != Preallocation::kOff && header.has_backing) {
+  if (mode != Preallocation::kOff && header.has_backing && !header.has_extended_l2()) {
     return refuse(diagnostics, ErrorKind::kInvalid,
-                  "preallocation would hide the backing image; use one or the other");
+                  "preallocation would hide the backing image; use one or the other, or "
+                  "extended_l2=on");
   }
   return mode;
 }

@@ -82,7 +82,12 @@ TEST(CreateOptionsTest, WhatCannotBeMadeIsNamed) {
   EXPECT_NE(refusal("compat=0.10,refcount_bits=8").find("compat"), std::string::npos);
   EXPECT_NE(refusal("compat=v2,lazy_refcounts=on").find("compat"), std::string::npos);
   EXPECT_NE(refusal("compression_type=lz4").find("lz4"), std::string::npos);
-  EXPECT_NE(refusal("extended_l2=on").find("extended_l2"), std::string::npos);
+  EXPECT_EQ(refusal("extended_l2=on"), "");
+  EXPECT_EQ(refusal("extended_l2=on,cluster_size=16k"), "");
+  EXPECT_EQ(refusal("extended_l2=off,cluster_size=8k,compat=0.10"), "");
+  EXPECT_NE(refusal("extended_l2=on,cluster_size=8k").find("cluster_size"), std::string::npos);
+  EXPECT_NE(refusal("extended_l2=on,compat=0.10").find("compat"), std::string::npos);
+  EXPECT_EQ(refusal("extended_l2=on,preallocation=metadata", "base.raw"), "");
   EXPECT_NE(refusal("preallocation=some").find("some"), std::string::npos);
   EXPECT_NE(refusal("preallocation=full", "base.raw").find("backing"), std::string::npos);
   EXPECT_NE(refusal("flavour=sweet").find("flavour"), std::string::npos);

@@ -20,7 +20,7 @@ namespace ringdisk::qcow2 {
 class DamagedTables {
  public:
   DamagedTables(sim::SimDisk& disk, const TestImage& image)
-      : disk_(disk), geometry_(image.cluster_bits, image.refcount_order) {}
+      : disk_(disk), geometry_(image.cluster_bits, image.refcount_order, image.extended_l2) {}
 
   const Geometry& geometry() const { return geometry_; }
   uint64_t get(uint64_t at) const {
@@ -39,10 +39,13 @@ class DamagedTables {
     return get(l1_table() + geometry_.l1_index(ClusterIndex(guest)) * 8) & kOffsetMask;
   }
   uint64_t l2_entry_at(uint64_t guest) const {
-    return l2_table(guest) + geometry_.l2_index(ClusterIndex(guest)) * 8;
+    return l2_table(guest) + geometry_.l2_index(ClusterIndex(guest)) * geometry_.l2_entry_bytes();
   }
   uint64_t l2_entry(uint64_t guest) const { return get(l2_entry_at(guest)); }
   void set_l2_entry(uint64_t guest, uint64_t raw) { put(l2_entry_at(guest), raw); }
+  // Of extended entries.
+  uint64_t bitmap(uint64_t guest) const { return get(l2_entry_at(guest) + 8); }
+  void set_bitmap(uint64_t guest, uint64_t bits) { put(l2_entry_at(guest) + 8, bits); }
   uint64_t host_of(uint64_t guest) const { return l2_entry(guest) & kOffsetMask; }
   uint64_t refcount_block(uint64_t number) const { return get(refcount_table() + number * 8); }
 

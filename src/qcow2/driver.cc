@@ -131,6 +131,7 @@ Task<std::unique_ptr<Image>> Opener::open() {
   std::vector<std::byte> l1_table = co_await read_l1_table(header);
   FormatLimits format_limits;
   format_limits.cluster_size = ByteCount(header.geometry().cluster_size());
+  format_limits.subcluster_bits = header.geometry().subcluster_bits();
   format_limits.read_only = is_read_only();
   format_limits.compresses = true;
   const CacheMode cache = opening_.mode.cache;

@@ -26,6 +26,14 @@ inline TestImage drawn_edited_image(uint64_t seed) {
   return image;
 }
 
+// Most of those that can have subclusters have them.
+inline TestImage drawn_edited_image_or_extended(uint64_t seed) {
+  TestImage image = drawn_edited_image(seed);
+  const bool can_extend = image.version >= 3 && image.cluster_bits >= kExtendedClusterBitsMin;
+  image.extended_l2 = can_extend && seed % 4 != 0;
+  return image;
+}
+
 inline std::unique_ptr<SharedStorage> storage_on(sim::SimDisk& disk) {
   return std::make_unique<SharedStorage>(
       std::make_unique<sim::SimStorageNode>(disk, "disk.qcow2", 1));

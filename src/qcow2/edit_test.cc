@@ -70,6 +70,8 @@ class SizeEdit final : public TestedEdit {
 TestImage small_image(uint64_t seed) {
   TestImage image = drawn_edited_image(seed);
   image.cluster_bits = 9 + seed % 4;
+  image.extended_l2 = image.version >= 3 && seed % 5 == 4;
+  if (image.extended_l2) image.cluster_bits = kExtendedClusterBitsMin;
   return image;
 }
 

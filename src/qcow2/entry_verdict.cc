@@ -11,13 +11,18 @@ constexpr uint64_t kL1Reserved = ~(kCopied | kOffsetMask);
 // Of a standard entry; bit 0 is version 3's zero flag.
 constexpr uint64_t kL2Reserved = ~(kCopied | kCompressed | kOffsetMask | kReadsZero);
 
-EntryVerdict mend(const char* fault, uint64_t mended) {
+EntryVerdict mend(const char* fault, L2Entry mended) {
   return {fault, FindingKind::kEntry, mended};
 }
+EntryVerdict mend_l1(const char* fault, uint64_t mended) { return mend(fault, L2Entry(mended, 0)); }
 
-EntryVerdict judge_compressed(uint64_t raw, const EntryRules& rules) {
+L2Entry without_bits(L2Entry entry, uint64_t bits) {
+  return L2Entry(entry.raw() & ~bits, entry.bitmap());
+}
+
+EntryVerdict judge_compressed(L2Entry given, const EntryRules& rules) {
   const Geometry& geometry = rules.geometry;
-  const L2Entry entry(raw & ~kCopied);
+  const L2Entry entry(given.raw() & ~kCopied, 0);
   if (entry.kind(geometry, true) != EntryKind::kCompressed) {
     return {"compressed data at no place", FindingKind::kLostPointer};
   }
@@ -26,34 +31,47 @@ EntryVerdict judge_compressed(uint64_t raw, const EntryRules& rules) {
   if (geometry.host_cluster(last).value() >= rules.file_clusters) {
     return {"compressed data beyond the end of the file", FindingKind::kLostPointer};
   }
-  if ((raw & kCopied) != 0) return mend("compressed data with the COPIED flag", entry.raw());
+  if (given.is_copied()) return mend("compressed data with the COPIED flag", entry);
+  if (given.bitmap() != 0) return mend("compressed data with a subcluster bitmap", entry);
   return {};
 }
 
-// A standard entry without reserved bits.
-EntryVerdict judge_standard(uint64_t raw, const EntryRules& rules) {
-  const L2Entry entry(raw);
-  const bool reads_zero = (raw & kReadsZero) != 0;
-  if (reads_zero && !rules.has_zero_flag) {
-    return {"the zero flag, which version 2 does not have", FindingKind::kOther};
-  }
-  if (!entry.has_host()) {
-    if (entry.is_copied()) return mend("the COPIED flag of no cluster", raw & kReadsZero);
-    return {};
-  }
+// The cluster that a standard entry without reserved bits names.
+EntryVerdict judge_place(L2Entry entry, const EntryRules& rules) {
+  const bool has_data =
+      rules.geometry.has_subclusters() ? entry.allocated() != 0 : (entry.raw() & kReadsZero) == 0;
   const bool is_aligned = entry.host().is_aligned(rules.geometry.cluster_size());
   const bool is_there = rules.geometry.host_cluster(entry.host()).value() < rules.file_clusters;
   if (is_aligned && is_there) return {};
-  if (reads_zero) {
+  const std::optional<L2Entry> zeros = rules.plain_zeros(entry);
+  if (!has_data) {
     return mend(is_aligned ? "preallocated cluster beyond the end of the file"
                            : "preallocated cluster is not properly aligned",
-                kReadsZero);
+                *zeros);
   }
   if (!is_aligned) return {"data cluster is not properly aligned", FindingKind::kLostPointer};
   constexpr const char* kBeyond = "data cluster beyond the end of the file";
-  const std::optional<uint64_t> zeros = rules.plain_zeros();
   if (!zeros) return {kBeyond, FindingKind::kLostPointer};
   return mend(kBeyond, *zeros);
+}
+
+// A standard entry without reserved bits.
+EntryVerdict judge_standard(L2Entry entry, const EntryRules& rules) {
+  const bool reads_zero = (entry.raw() & kReadsZero) != 0;
+  if (reads_zero && !rules.has_zero_flag) {
+    return {"the zero flag, which version 2 does not have", FindingKind::kOther};
+  }
+  if (entry.has_host()) {
+    const EntryVerdict place = judge_place(entry, rules);
+    if (!place.is_sound()) return place;
+  }
+  if ((entry.allocated() & entry.zeros()) != 0) {
+    return {"subclusters that are data and zeros at once", FindingKind::kOther};
+  }
+  if (entry.has_host()) return {};
+  if (entry.allocated() != 0) return {"allocated subclusters of no cluster", FindingKind::kOther};
+  if (entry.is_copied()) return mend("the COPIED flag of no cluster", without_bits(entry, kCopied));
+  return {};
 }
 
 }  // namespace
@@ -62,7 +80,7 @@ EntryVerdict judge_l1_entry(uint64_t raw, const EntryRules& rules) {
   const L1Entry entry(raw);
   if (!entry.has_table()) {
     if (raw == 0) return {};
-    return mend("reserved bits set", 0);
+    return mend_l1("reserved bits set", 0);
   }
   if (!entry.table().is_aligned(rules.geometry.cluster_size())) {
     return {"table is not cluster aligned", FindingKind::kLostPointer};
@@ -70,14 +88,17 @@ EntryVerdict judge_l1_entry(uint64_t raw, const EntryRules& rules) {
   if (!names_table(raw, rules)) {
     return {"table beyond the end of the file", FindingKind::kLostPointer};
   }
-  if ((raw & kL1Reserved) != 0) return mend("reserved bits set", raw & ~kL1Reserved);
+  if ((raw & kL1Reserved) != 0) return mend_l1("reserved bits set", raw & ~kL1Reserved);
   return {};
 }
 
-EntryVerdict judge_l2_entry(uint64_t raw, const EntryRules& rules) {
-  if ((raw & kCompressed) != 0) return judge_compressed(raw, rules);
-  if ((raw & kL2Reserved) == 0) return judge_standard(raw, rules);
-  const uint64_t cleared = raw & ~kL2Reserved;
+EntryVerdict judge_l2_entry(L2Entry entry, const EntryRules& rules) {
+  if (entry.is_compressed()) return judge_compressed(entry, rules);
+  // Extended entries have their zero flags in the bitmap.
+  const uint64_t reserved =
+      rules.geometry.has_subclusters() ? kL2Reserved | kReadsZero : kL2Reserved;
+  if ((entry.raw() & reserved) == 0) return judge_standard(entry, rules);
+  const L2Entry cleared = without_bits(entry, reserved);
   const EntryVerdict rest = judge_standard(cleared, rules);
   if (rest.is_sound()) return mend("reserved bits set", cleared);
   return rest;

@@ -8,8 +8,10 @@
 //   zeros, with a cluster that is not one (misaligned, beyond the end)      zeros without a cluster
 //   data wholly beyond the end of the file, which reads as zeros            zeros
 //   the COPIED flag of nothing, or of a compressed cluster                  cleared
-// What is not: data at a misaligned place, compressed data beyond the end, and version 2's missing
-// zero flag. What these meant cannot be known.
+//   the subcluster bitmap of a compressed cluster                           cleared
+// What is not: data at a misaligned place, compressed data beyond the end, version 2's missing zero
+// flag, subclusters that are data and zeros at once, or data of no cluster. What these meant cannot
+// be known.
 #pragma once
 
 #include <optional>
@@ -27,25 +29,29 @@ struct EntryRules {
   bool has_zero_flag = true;  // version 3
   bool has_backing = false;
 
-  // What reads as zeros where there is no cluster; nullopt: nothing does (version 2, with a backing
-  // image).
-  std::optional<uint64_t> plain_zeros() const {
-    if (has_zero_flag) return kReadsZero;
+  // What stands for zeros without a cluster where `entry` had data; nullopt: nothing does (version
+  // 2, with a backing image). Subclusters that had none stay as they are.
+  std::optional<L2Entry> plain_zeros(L2Entry entry) const {
+    if (geometry.has_subclusters()) {
+      return L2Entry::unallocated().with_subclusters(0, entry.zeros() | entry.allocated());
+    }
+    if (has_zero_flag) return L2Entry::zero();
     if (has_backing) return std::nullopt;
-    return uint64_t{0};
+    return L2Entry::unallocated();
   }
+  bool has_plain_zeros() const { return has_zero_flag || !has_backing; }
 };
 
 struct EntryVerdict {
   const char* fault = nullptr;  // null: nothing is wrong
   FindingKind kind = FindingKind::kOther;
-  uint64_t mended = 0;  // kEntry: what may stand there instead
+  L2Entry mended = L2Entry::unallocated();  // kEntry: what may stand there instead (L1: raw())
 
   bool is_sound() const { return fault == nullptr; }
 };
 
 EntryVerdict judge_l1_entry(uint64_t raw, const EntryRules& rules);
-EntryVerdict judge_l2_entry(uint64_t raw, const EntryRules& rules);
+EntryVerdict judge_l2_entry(L2Entry entry, const EntryRules& rules);
 
 // Whether `raw` of an L1 table names a table that can be looked at, right in all else or not.
 inline bool names_table(uint64_t raw, const EntryRules& rules) {

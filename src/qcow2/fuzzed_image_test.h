@@ -23,7 +23,8 @@ class FuzzedImage {
   explicit FuzzedImage(uint8_t choice, Compression compression = Compression::kDeflate)
       : stage_(image_of(choice, compression), kSize, sim::SimDiskOptions::file()),
         geometry_(stage_.image.cluster_bits,
-                  stage_.image.version == 2 ? 4 : stage_.image.refcount_order) {
+                  stage_.image.version == 2 ? 4 : stage_.image.refcount_order,
+                  stage_.image.extended_l2) {
     std::vector<std::byte> block(cluster());
     stage_.disk.peek(at(2), block);
     const uint64_t l1_entries = geometry_.l1_entries_for(kSize);
@@ -35,7 +36,9 @@ class FuzzedImage {
     }
     for (uint64_t i = 0; i < kDataClusters; ++i) {
       stage_.disk.poke(at(6 + i), std::vector<std::byte>(cluster(), std::byte{0x11}));
-      stage_.put64(at(4) + i * 8, kCopied | at(6 + i));
+      const uint64_t entry = at(4) + i * geometry_.l2_entry_bytes();
+      stage_.put64(entry, kCopied | at(6 + i));
+      if (geometry_.has_subclusters()) stage_.put64(entry + 8, 0xffffffff);
       store_refcount(block, geometry_.refcount_order(), 6 + i, 1);
     }
     stage_.disk.poke(at(2), block);
@@ -77,6 +80,9 @@ class FuzzedImage {
     image.version = (choice & 1) != 0 && compression == Compression::kDeflate ? 2 : 3;
     image.cluster_bits = (choice & 2) != 0 ? 12 : 9;
     image.refcount_order = (choice >> 2) % 7;
+    const bool is_plain = image.version == 3 && compression == Compression::kDeflate;
+    image.extended_l2 = is_plain && (choice & 0x80) != 0;
+    if (image.extended_l2) image.cluster_bits = kExtendedClusterBitsMin;
     image.compression = compression;
     return image;
   }

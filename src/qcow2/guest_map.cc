@@ -143,6 +143,7 @@ Task<void> GuestMap::choose_place(Pending& pending, uint64_t end, Slice& slice) 
   pending.was_kept = is_kept(entry);
   if (pending.was_kept) {
     pending.host = {geometry.host_cluster(entry.host()), count_kept(slice, first, end)};
+    cover_whole(pending);
     co_return;
   }
   const uint64_t count = count_placeless(slice, first, end);
@@ -150,6 +151,17 @@ Task<void> GuestMap::choose_place(Pending& pending, uint64_t end, Slice& slice) 
   NewClusters made = co_await allocator_.allocate(count);
   pending.host = made.run;
   pending.reads_zero = made.reads_zero;
+  cover_whole(pending);
+}
+
+void GuestMap::cover_whole(Pending& pending) const {
+  pending.cover_first = pending.touched_first = pending.guest_first.value();
+  pending.cover_end = pending.touched_end = pending.cover_first + pending.host.count;
+}
+
+GuestRange GuestMap::units_range(uint64_t first, uint64_t end) const {
+  const uint32_t bits = image_.geometry.unit_bits();
+  return GuestRange(GuestOffset(first << bits), ByteCount((end - first) << bits));
 }
 
 Task<std::optional<Allocation>> GuestMap::begin_allocation(GuestRange range) {
@@ -164,13 +176,22 @@ Task<std::optional<Allocation>> GuestMap::begin_allocation(GuestRange range) {
   co_await check_writable(image_, "write");
   co_await ensure_own_table(geometry.l1_index(first));
   Slice* slice = co_await slice_for(first);
-  co_await choose_place(*pending, end, *slice);
+  if (geometry.has_subclusters()) {
+    const uint64_t units_end = geometry.unit_of(GuestOffset(range.end().value() - 1)) + 1;
+    co_await choose_subclusters(*pending, geometry.unit_of(range.offset),
+                                std::min(units_end, geometry.first_unit_of(ClusterIndex(end))),
+                                *slice);
+  } else {
+    co_await choose_place(*pending, end, *slice);
+  }
   if (pending->host.count == 0) co_return std::nullopt;
+  const uint64_t lead = pending->cover_first - geometry.first_unit_of(first);
   Allocation allocation;
-  allocation.cover = GuestRange(geometry.guest_offset(first),
-                                ByteCount(pending->host.count << geometry.cluster_bits()));
-  allocation.request = range.intersection(allocation.cover);
-  allocation.host = geometry.host_offset(pending->host.first);
+  allocation.cover = units_range(pending->cover_first, pending->cover_end);
+  allocation.request =
+      range.intersection(units_range(pending->touched_first, pending->touched_end));
+  allocation.host =
+      geometry.host_offset(pending->host.first) + ByteCount(lead << geometry.unit_bits());
   allocation.reads_zero = pending->reads_zero;
   allocation.ticket = ++tickets_;
   pending_.emplace(allocation.ticket, std::move(pending));
@@ -191,10 +212,16 @@ Task<void> GuestMap::record(const Pending& pending) {
   for (uint64_t i = 0; i < pending.host.count; ++i) {
     const uint64_t index = geometry.index_in_slice(pending.guest_first + i);
     const L2Entry old = slice->load(index);
-    slice->store(index, L2Entry::owned(geometry.host_offset(pending.host.first + i)));
+    slice->store(index, recorded(pending, i, old));
     if (!pending.was_kept) release(old);
   }
   slices_.mark_dirty(*slice);
+}
+
+// What the entry of the allocation's cluster `index` becomes.
+L2Entry GuestMap::recorded(const Pending& pending, uint64_t index, L2Entry old) const {
+  if (image_.geometry.has_subclusters()) return recorded_subclusters(pending, index, old);
+  return L2Entry::owned(image_.geometry.host_offset(pending.host.first + index));
 }
 
 // Whatever happens the clusters are unlocked at the end, and have an owner or are free.

@@ -8,6 +8,8 @@
 //   …                   the caller fills the place; lookups still find the old content
 //   finish_allocation   entries point at the place, old clusters are released, unlock
 //                       (durable with the next flush)
+//
+// With extended L2 entries the place is that of subclusters (guest_map_subclusters.cc).
 #pragma once
 
 #include <memory>
@@ -44,6 +46,10 @@ class GuestMap {
     RangeGuard guard;
     ClusterIndex guest_first;
     ClusterRun host;
+    // Of the guest's units (clusters or subclusters): what the caller fills, and what of it the
+    // request writes to.
+    uint64_t cover_first = 0, cover_end = 0;
+    uint64_t touched_first = 0, touched_end = 0;
     bool reads_zero = false;
     bool was_kept = false;  // the place was the clusters' own already (preallocated zeros)
   };
@@ -54,18 +60,32 @@ class GuestMap {
   Task<void> add_table(uint64_t l1_index);
   Task<void> copy_table(uint64_t l1_index);
   Task<void> choose_place(Pending& pending, uint64_t end, Slice& slice);
+  void cover_whole(Pending& pending) const;
+  GuestRange units_range(uint64_t first, uint64_t end) const;
   uint64_t count_placeless(const Slice& slice, ClusterIndex first, uint64_t end) const;
   uint64_t count_kept(const Slice& slice, ClusterIndex first, uint64_t end) const;
   bool is_invalid(L2Entry entry) const;
   bool is_kept(L2Entry entry) const;
   std::unique_ptr<Pending> take_pending(const Allocation& allocation);
   Task<void> record(const Pending& pending);
+  L2Entry recorded(const Pending& pending, uint64_t index, L2Entry old) const;
   Task<void> give_place_back(const Pending& pending);
 
+  // Images with subclusters.
+  Task<void> choose_subclusters(Pending& pending, uint64_t first, uint64_t end, Slice& slice);
+  Task<void> choose_new_subclusters(Pending& pending, uint64_t first, uint64_t end, Slice& slice);
+  void choose_kept_subclusters(Pending& pending, uint64_t first, uint64_t end, const Slice& slice);
+  L2Entry recorded_subclusters(const Pending& pending, uint64_t index, L2Entry old) const;
+  L2Entry subclusters_after(L2Entry entry, uint32_t mask, Removal removal) const;
+  Result<GuestRange> without_cut_compressed(const Slice& slice, GuestRange units,
+                                            Removal removal) const;
+  uint32_t mask_of(GuestRange units, ClusterIndex guest) const;
+
   ByteCount skip_untouched(GuestRange clusters, Removal removal) const;
-  Task<ClusterChange> remove_in_slice(GuestRange clusters, Removal removal);
-  Result<bool> apply_removal(Slice& slice, ClusterIndex first, uint64_t end, Removal removal,
-                             bool only_look);
+  uint64_t cluster_end(GuestRange units) const;
+  GuestRange front_in_slice(GuestRange units) const;
+  Task<ClusterChange> remove_in_slice(GuestRange units, Removal removal);
+  Result<bool> apply_removal(Slice& slice, GuestRange units, Removal removal, bool only_look);
   L2Entry entry_after(L2Entry entry, Removal removal) const;
   void release(L2Entry entry);
 

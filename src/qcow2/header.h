@@ -94,7 +94,8 @@ struct Header {
   std::string backing_format;  // empty: not recorded
   uint64_t end = 0;            // byte behind all that parse_header took
 
-  Geometry geometry() const { return Geometry(cluster_bits, refcount_order); }
+  bool has_extended_l2() const { return (incompatible_features & kIncompatibleExtendedL2) != 0; }
+  Geometry geometry() const { return Geometry(cluster_bits, refcount_order, has_extended_l2()); }
   bool is_dirty() const { return (incompatible_features & kIncompatibleDirty) != 0; }
   bool is_corrupt() const { return (incompatible_features & kIncompatibleCorrupt) != 0; }
   const HeaderExtension* find_extension(ExtensionType type) const;

@@ -101,6 +101,10 @@ Result<void> HeaderParser::judge_sizes() const {
     return refuse("a refcount width of 2^" + std::to_string(header_.refcount_order) +
                   " bits; at most 64 bits are possible");
   }
+  if (header_.has_extended_l2() && bits < kExtendedClusterBitsMin) {
+    return refuse("extended L2 entries with a cluster size of 2^" + std::to_string(bits) +
+                  " bytes; they need 16 KiB at least");
+  }
   const uint64_t front = std::min<uint64_t>(uint64_t{1} << bits, bytes_.size());
   const uint32_t length = header_.header_length;
   bool fits = header_.version == 2 || (length >= kVersion3HeaderBytes && length % 8 == 0);

@@ -188,8 +188,6 @@ TEST(HeaderTest, UnknownFeaturesAreNamedByTheImagesOwnTable) {
 
 TEST(HeaderTest, FeaturesThatAreNotSupportedAreNamed) {
   Header header = plain_header();
-  header.incompatible_features = kIncompatibleExtendedL2;
-  EXPECT_NE(refusal(header).find("'extended L2 entries'"), std::string::npos);
   header.incompatible_features = kIncompatibleDataFile;
   EXPECT_NE(refusal(header).find("'external data file'"), std::string::npos);
   header.incompatible_features = 0;

@@ -29,6 +29,7 @@ struct TestImage {
   uint32_t version = 3;
   uint32_t cluster_bits = 12;
   uint32_t refcount_order = 4;
+  bool extended_l2 = false;
   uint32_t refcount_table_clusters = 1;
   uint64_t backing_bytes = 0;       // of a raw backing image; 0: none
   std::string slice_memory = "1M";  // l2-cache-size
@@ -51,6 +52,7 @@ inline std::vector<std::byte> encode_test_image(const TestImage& image, ByteCoun
     header.incompatible_features |= kIncompatibleCompression;
   }
   if (image.lazy_refcounts) header.compatible_features |= kCompatibleLazyRefcounts;
+  if (image.extended_l2) header.incompatible_features |= kIncompatibleExtendedL2;
   const Geometry geometry = header.geometry();
   const uint64_t l1_entries = geometry.l1_entries_for(size);
   const uint64_t l1_clusters = geometry.clusters_of(l1_entries * kEntryBytes);

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Table entries of the format specification ("Cluster mapping"), decoded and encoded. Pure; values
-// are in host byte order.
+// Table entries of the format specification ("Cluster mapping", "Extended L2 Entries"), decoded and
+// encoded. Pure; values are in host byte order.
 //
 //   L1        63 COPIED | 62-56 reserved | 55-9 offset of the L2 table | 8-0 reserved
 //   standard  63 COPIED | 62: 0 | 61-56 reserved | 55-9 host cluster | 8-1 reserved | 0 zeros (v3)
 //   packed    63: 0     | 62: 1 | 61-x extra sectors | x-1..0 host offset (any byte)
 //             "packed": a compressed cluster; x = 62 - (cluster_bits - 8)
+//
+// With extended entries a standard one has no zero flag, and a second word follows (0 behind a
+// packed one):
+//   bitmap    63-32 subcluster x - 32 reads as zeros | 31-0 subcluster x is in the host cluster
+//             neither: unallocated; both: invalid
 //
 // Two of the reserved bits mean something in memory only, in standard entries, and never reach a
 // disk:
@@ -15,6 +20,10 @@
 //             metadata)
 #pragma once
 
+#include <bit>
+
+#include "base/bytes.h"
+#include "base/endian.h"
 #include "qcow2/geometry.h"
 
 namespace ringdisk::qcow2 {
@@ -36,7 +45,8 @@ enum class EntryKind : uint8_t {
   kZero,  // reads as zeros; host() may name a cluster kept for it
   kData,
   kCompressed,
-  kInvalid,  // breaks the specification, or was rejected
+  kSubclusters,  // of an extended entry: each is unallocated, zeros or data (subcluster_kind)
+  kInvalid,      // breaks the specification, or was rejected
 };
 
 // Where a compressed cluster's stream lies.
@@ -47,17 +57,23 @@ struct CompressedPlace {
 
 class L2Entry {
  public:
-  constexpr explicit L2Entry(uint64_t raw) : raw_(raw) {}
+  // `bitmap`: the second word of an extended entry; 0 where entries have none.
+  constexpr L2Entry(uint64_t raw, uint64_t bitmap) : raw_(raw), bitmap_(bitmap) {}
   constexpr uint64_t raw() const { return raw_; }
+  constexpr uint64_t bitmap() const { return bitmap_; }
+  friend constexpr bool operator==(const L2Entry&, const L2Entry&) = default;
   // As it may stand on a disk.
   constexpr uint64_t persistent() const {
     return is_compressed() ? raw_ : raw_ & ~(kFrozen | kRejected);
   }
 
-  static constexpr L2Entry unallocated() { return L2Entry(0); }
-  static constexpr L2Entry zero() { return L2Entry(kReadsZero); }
-  // A cluster whose refcount is one.
-  static constexpr L2Entry owned(HostOffset host) { return L2Entry(host.value() | kCopied); }
+  static constexpr L2Entry unallocated() { return L2Entry(0, 0); }
+  // Of images without subclusters.
+  static constexpr L2Entry zero() { return L2Entry(kReadsZero, 0); }
+  // A cluster whose refcount is one. (Extended: which has no subcluster yet.)
+  static constexpr L2Entry owned(HostOffset host) { return L2Entry(host.value() | kCopied, 0); }
+  // What cannot be used now; the home shard, asked for it, has another.
+  static constexpr L2Entry unsettled() { return L2Entry(kRejected, 0); }
 
   constexpr bool is_compressed() const { return (raw_ & kCompressed) != 0; }
   constexpr bool is_copied() const { return (raw_ & kCopied) != 0; }
@@ -68,6 +84,11 @@ class L2Entry {
 
   // `zero_flag_known`: version 3.
   constexpr EntryKind kind(const Geometry& geometry, bool zero_flag_known) const {
+    return geometry.has_subclusters() ? extended_kind(geometry)
+                                      : cluster_kind(geometry, zero_flag_known);
+  }
+  // The same, for images without subclusters.
+  constexpr EntryKind cluster_kind(const Geometry& geometry, bool zero_flag_known) const {
     if (is_compressed()) return compressed_kind(geometry);
     constexpr uint64_t kKnown = kCopied | kOffsetMask | kReadsZero | kFrozen;
     bool is_valid = (raw_ & ~kKnown) == 0 && host().is_aligned(geometry.cluster_size());
@@ -76,7 +97,27 @@ class L2Entry {
     if (has_host()) return EntryKind::kData;
     return is_copied() ? EntryKind::kInvalid : EntryKind::kUnallocated;
   }
-  // Data that may be written where it lies, without asking the home shard.
+  // --- of kind kSubclusters: a bit for each
+  constexpr uint32_t allocated() const { return static_cast<uint32_t>(bitmap_); }
+  constexpr uint32_t zeros() const { return static_cast<uint32_t>(bitmap_ >> 32); }
+  constexpr EntryKind subcluster_kind(uint32_t index) const {
+    if ((allocated() >> index & 1) != 0) return EntryKind::kData;
+    return (zeros() >> index & 1) != 0 ? EntryKind::kZero : EntryKind::kUnallocated;
+  }
+  // Subclusters from `index` on that are of its kind, one at least.
+  constexpr uint32_t subcluster_run(uint32_t index) const {
+    const uint32_t data = allocated() >> index, zero = zeros() >> index;
+    if ((data & 1) != 0) return static_cast<uint32_t>(std::countr_one(data));
+    if ((zero & 1) != 0) return static_cast<uint32_t>(std::countr_one(zero));
+    return std::min(static_cast<uint32_t>(std::countr_zero(data | zero)),
+                    (uint32_t{1} << kSubclusterBits) - index);
+  }
+  constexpr L2Entry with_subclusters(uint32_t allocated, uint32_t zeros) const {
+    return L2Entry(raw_, uint64_t{zeros} << 32 | allocated);
+  }
+
+  // Data that may be written where it lies, without asking the home shard. (Extended: where the
+  // subcluster is allocated.)
   constexpr bool is_writable_in_place() const {
     return (raw_ & (kCopied | kCompressed | kReadsZero | kFrozen | kRejected)) == kCopied;
   }
@@ -98,7 +139,7 @@ class L2Entry {
     uint32_t x = offset_bits(geometry);
     CHECK_LT(offset.value(), uint64_t{1} << std::min(x, 56u));
     CHECK_LT(extra_sectors, uint64_t{1} << (62 - x));
-    return L2Entry(kCompressed | extra_sectors << x | offset.value());
+    return L2Entry(kCompressed | extra_sectors << x | offset.value(), 0);
   }
 
  private:
@@ -110,9 +151,31 @@ class L2Entry {
     bool is_valid = !is_copied() && at.value() != 0 && at.value() < kHostEnd;
     return is_valid ? EntryKind::kCompressed : EntryKind::kInvalid;
   }
+  constexpr EntryKind extended_kind(const Geometry& geometry) const {
+    if (is_compressed()) return bitmap_ == 0 ? compressed_kind(geometry) : EntryKind::kInvalid;
+    constexpr uint64_t kKnown = kCopied | kOffsetMask | kFrozen;
+    bool is_valid = (raw_ & ~kKnown) == 0 && host().is_aligned(geometry.cluster_size()) &&
+                    (allocated() & zeros()) == 0;
+    if (!has_host()) is_valid = is_valid && !is_copied() && allocated() == 0;
+    return is_valid ? EntryKind::kSubclusters : EntryKind::kInvalid;
+  }
 
   uint64_t raw_;
+  uint64_t bitmap_;
 };
+
+// Entry `index` of a table, or of a part of one, as it lies on the disk. kRejected and kFrozen are
+// not for there.
+inline L2Entry load_l2_entry(Bytes table, uint64_t index, const Geometry& geometry) {
+  const std::byte* at = &table[index * geometry.l2_entry_bytes()];
+  return L2Entry(load_be64(at), geometry.has_subclusters() ? load_be64(at + kEntryBytes) : 0);
+}
+inline void store_l2_entry(MutableBytes table, uint64_t index, L2Entry entry,
+                           const Geometry& geometry) {
+  std::byte* at = &table[index * geometry.l2_entry_bytes()];
+  store_be64(at, entry.raw());
+  if (geometry.has_subclusters()) store_be64(at + kEntryBytes, entry.bitmap());
+}
 
 class L1Entry {
  public:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One lookup: from the first cluster on, as long as kind and place go on, over slices and tables.
+// One lookup: from the first unit on, as long as kind and place go on, over slices and tables.
 #include "qcow2/lookup.h"
 
 #include <algorithm>
@@ -8,11 +8,12 @@ namespace ringdisk::qcow2 {
 
 // False: the entry needs the home shard's look (it breaks the specification).
 bool Lookup::classify(L2Entry entry, MapPurpose purpose, Run& one) const {
-  one.clusters = 1;
+  one.units = 1;
   one.has_host = false;
   one.host = 0;
-  switch (entry.kind(image_.geometry, image_.has_zero_flag())) {
+  switch (entry.cluster_kind(image_.geometry, image_.has_zero_flag())) {
     case EntryKind::kInvalid:
+    case EntryKind::kSubclusters:
       return false;
     case EntryKind::kUnallocated:
       one.kind = MappingKind::kAbsent;
@@ -40,54 +41,70 @@ bool Lookup::classify(L2Entry entry, MapPurpose purpose, Run& one) const {
 
 // Compressed clusters are mappings of their own: their streams are read one by one.
 bool Lookup::extend(Run& run, const Run& one) const {
-  if (run.clusters == 0) {
+  if (run.units == 0) {
     run = one;
     return run.kind != MappingKind::kCompressed;
   }
   if (one.kind != run.kind || one.has_host != run.has_host) return false;
-  if (run.has_host && one.host != run.host + (run.clusters << image_.geometry.cluster_bits())) {
+  if (run.has_host && one.host != run.host + (run.units << image_.geometry.unit_bits())) {
     return false;
   }
-  run.clusters += one.clusters;
+  run.units += one.units;
   return true;
 }
 
-bool Lookup::extend_in_table(ClusterIndex cluster, uint64_t end, MapPurpose purpose, Run& run,
+// Images without subclusters: a unit is a cluster.
+bool Lookup::extend_in_slice(const Slice& slice, uint64_t index, uint64_t stop, MapPurpose purpose,
+                             Run& run) const {
+  for (; index < stop; ++index) {
+    Run one;
+    if (!classify(slice.load_standard(index), purpose, one) || !extend(run, one)) return false;
+  }
+  return true;
+}
+
+bool Lookup::extend_in_table(uint64_t first, uint64_t end, MapPurpose purpose, Run& run,
                              uint64_t& looked_at) const {
   const Geometry& geometry = image_.geometry;
-  const L1Entry table = image_.l1.load(geometry.l1_index(cluster));
+  const L1Entry table = image_.l1.load(geometry.l1_index(geometry.cluster_of_unit(first)));
   ++looked_at;
   if (!table.is_valid(geometry)) return false;
   if (!table.has_table()) {
     Run absent;
-    absent.clusters = end - cluster.value();
+    absent.units = end - first;
     return extend(run, absent);
   }
-  while (cluster.value() < end) {
-    Slice* slice = image_.slices.find(geometry.slice_of(cluster));
+  const uint32_t slice_bits = geometry.slice_bits() + geometry.subcluster_bits();
+  while (first < end) {
+    const uint64_t number = first >> slice_bits;
+    Slice* slice = image_.slices.find(number);
     if (!slice) return false;
     slice->note_use();
-    uint64_t index = geometry.index_in_slice(cluster);
-    uint64_t stop = std::min(geometry.slice_entries(), index + (end - cluster.value()));
-    cluster = cluster + (stop - index);
-    looked_at += stop - index;
-    for (; index < stop; ++index) {
-      Run one;
-      if (!classify(slice->load(index), purpose, one) || !extend(run, one)) return false;
+    const uint64_t stop = std::min(end, (number + 1) << slice_bits);
+    looked_at += stop - first;
+    bool goes_on = false;
+    if (geometry.has_subclusters()) {
+      goes_on = extend_in_extended_slice(*slice, first, stop, purpose, run);
+    } else {
+      const uint64_t index = first & (geometry.slice_entries() - 1);
+      goes_on = extend_in_slice(*slice, index, index + (stop - first), purpose, run);
     }
+    if (!goes_on) return false;
+    first = stop;
   }
   return true;
 }
 
-Lookup::Run Lookup::find_run(ClusterIndex first, uint64_t end, MapPurpose purpose) const {
+Lookup::Run Lookup::find_run(uint64_t first, uint64_t end, MapPurpose purpose) const {
   const Geometry& geometry = image_.geometry;
   Run run;
   uint64_t looked_at = 0;
-  for (ClusterIndex at = first; at.value() < end && looked_at < kEntriesMax;) {
-    ClusterIndex table_end = geometry.first_cluster_of(geometry.l1_index(at) + 1);
-    uint64_t stop = std::min(end, table_end.value());
+  for (uint64_t at = first; at < end && looked_at < kEntriesMax;) {
+    const uint64_t l1_index = geometry.l1_index(geometry.cluster_of_unit(at));
+    const ClusterIndex table_end = geometry.first_cluster_of(l1_index + 1);
+    const uint64_t stop = std::min(end, geometry.first_unit_of(table_end));
     if (!extend_in_table(at, stop, purpose, run, looked_at)) break;
-    at = ClusterIndex(stop);
+    at = stop;
   }
   return run;
 }
@@ -97,20 +114,21 @@ bool Lookup::try_map(GuestRange range, MapPurpose purpose, Mapping& mapping, boo
   const Geometry& geometry = image_.geometry;
   const uint64_t last = range.end().value() - 1;
   generation = image_.pins.begin_lookup(shard_);
-  Run run = find_run(geometry.guest_cluster(range.offset),
-                     geometry.guest_cluster(GuestOffset(last)).value() + 1, purpose);
-  pinned = run.clusters != 0 && run.kind == MappingKind::kData;
+  Run run =
+      find_run(geometry.unit_of(range.offset), geometry.unit_of(GuestOffset(last)) + 1, purpose);
+  pinned = run.units != 0 && run.kind == MappingKind::kData;
   if (pinned) {
     image_.pins.end_lookup_pinned(shard_);
   } else {
     image_.pins.end_lookup(shard_, generation);
   }
-  if (run.clusters == 0) return false;
-  const ByteCount lead = range.offset.offset_in(geometry.cluster_size());
-  const ByteCount covered((run.clusters << geometry.cluster_bits()) - lead.value());
+  if (run.units == 0) return false;
+  const ByteCount lead = range.offset.offset_in(geometry.unit_size());
+  const ByteCount covered((run.units << geometry.unit_bits()) - lead.value());
   mapping.kind = run.kind;
   mapping.length = std::min(range.length, covered);
-  mapping.preallocated_zero = run.kind == MappingKind::kZero && run.has_host;
+  mapping.has_kept_place =
+      run.has_host && (run.kind == MappingKind::kZero || run.kind == MappingKind::kAbsent);
   const bool is_compressed = run.kind == MappingKind::kCompressed;
   mapping.host = HostOffset(run.host + (run.has_host && !is_compressed ? lead.value() : 0));
   return true;

@@ -23,20 +23,27 @@ class Lookup {
   // Entries looked at in one lookup, so that a lookup stays short (about 100 us at the most).
   static constexpr uint64_t kEntriesMax = 64 * 1024;
 
-  // A run of clusters of one kind, contiguous where it has a place.
+  // A run of units (clusters or subclusters) of one kind, contiguous where it has a place.
   struct Run {
     MappingKind kind = MappingKind::kAbsent;
     bool has_host = false;
-    uint64_t host = 0;  // of the first cluster
-    uint64_t clusters = 0;
+    uint64_t host = 0;  // of the first unit; of a compressed cluster's stream
+    uint64_t units = 0;
   };
   bool classify(L2Entry entry, MapPurpose purpose, Run& one) const;
   bool extend(Run& run, const Run& one) const;
-  // Extends `run` by what one table (or its absence) says from `cluster` on, up to `end`; false:
-  // the run ends there.
-  bool extend_in_table(ClusterIndex cluster, uint64_t end, MapPurpose purpose, Run& run,
+  // Extends `run` by what one table (or its absence) says of the units [first, end); false: the run
+  // ends there.
+  bool extend_in_table(uint64_t first, uint64_t end, MapPurpose purpose, Run& run,
                        uint64_t& looked_at) const;
-  Run find_run(ClusterIndex first, uint64_t end, MapPurpose purpose) const;
+  bool extend_in_slice(const Slice& slice, uint64_t index, uint64_t stop, MapPurpose purpose,
+                       Run& run) const;
+  Run find_run(uint64_t first, uint64_t end, MapPurpose purpose) const;
+
+  // Images with subclusters: lookup_subclusters.cc.
+  bool extend_in_extended_slice(const Slice& slice, uint64_t first, uint64_t end,
+                                MapPurpose purpose, Run& run) const;
+  Run subclusters_at(L2Entry entry, uint32_t index, MapPurpose purpose) const;
 
   Image& image_;
   const uint32_t shard_;

@@ -27,6 +27,15 @@ TestImage drawn_image(uint64_t seed) {
   return image;
 }
 
+// Extended L2 entries: subclusters of 512 bytes to 8 KiB.
+TestImage drawn_extended_image(uint64_t seed) {
+  TestImage image = drawn_image(seed);
+  image.version = 3;
+  image.extended_l2 = true;
+  image.cluster_bits = static_cast<uint32_t>(14 + seed % 5);
+  return image;
+}
+
 TEST(Qcow2ModelTest, HoldsWhatWasWrittenInEveryGeometry) {
   for_each_seed(60, [](uint64_t seed) {
     sim::ModelTestOptions options;
@@ -83,6 +92,46 @@ TEST(Qcow2ModelTest, HoldsWithLazyRefcounts) {
     TestImage image = drawn_image(seed);
     image.version = 3;
     image.lazy_refcounts = true;
+    run_model_test(test_format(image), seed, options);
+  });
+}
+
+TEST(Qcow2ModelTest, HoldsWhatWasWrittenInSubclusters) {
+  for_each_seed(60, [](uint64_t seed) {
+    sim::ModelTestOptions options;
+    run_model_test(test_format(drawn_extended_image(seed)), seed, options);
+  });
+}
+
+TEST(Qcow2ModelTest, HoldsWhatWasWrittenInSubclustersOverABackingImage) {
+  for_each_seed(60, [](uint64_t seed) {
+    sim::ModelTestOptions options;
+    TestImage image = drawn_extended_image(seed);
+    image.backing_bytes = options.size.value() * 6 / 10 / 4096 * 4096 + 512 * (seed % 8);
+    options.workload.compressed = seed % 2 == 0 ? 20 : 0;
+    options.workload.writes -= seed % 2 == 0 ? 20 : 0;
+    run_model_test(test_format(image), seed, options);
+  });
+}
+
+TEST(Qcow2ModelTest, HoldsWhatWasWrittenInSubclustersOnABlockDevice) {
+  for_each_seed(40, [](uint64_t seed) {
+    sim::ModelTestOptions options;
+    TestImage image = drawn_extended_image(seed);
+    options.disk = sim::SimDiskOptions::block_device(ByteCount(64 << 20), seed % 2 ? 4096 : 512);
+    image.leaks_allowed = false;
+    run_model_test(test_format(image), seed, options);
+  });
+}
+
+TEST(Qcow2ModelTest, HoldsSubclustersWithHardlyAnyMemoryForTables) {
+  for_each_seed(20, [](uint64_t seed) {
+    sim::ModelTestOptions options;
+    TestImage image = drawn_extended_image(seed);
+    image.cluster_bits = 14;
+    image.slice_memory = "512";
+    options.size = ByteCount(1 << 30);
+    options.workload.operations = 500;
     run_model_test(test_format(image), seed, options);
   });
 }
@@ -148,6 +197,23 @@ TEST(Qcow2CrashTest, ACrashAnywhereShowsNoStaleBytesOfABlockDevice) {
     image.leaks_allowed = true;
     sim::DeviceCrashOptions options = crash_options(seed);
     options.sweep.disks = {sim::SimDiskOptions::block_device(ByteCount(4 << 20), 512)};
+    EXPECT_GT(run_device_crash_sweep(test_format(image), seed, options), 0u);
+  });
+}
+
+TEST(Qcow2CrashTest, ACrashAnywhereLeaksAtWorstWithSubclusters) {
+  for_each_seed(12, [](uint64_t seed) {
+    TestImage image = drawn_extended_image(seed);
+    image.leaks_allowed = true;
+    if (seed % 2 == 0) image.backing_bytes = 600 << 10;
+    sim::DeviceCrashOptions options = crash_options(seed);
+    if (seed % 3 == 0) {
+      options.workload.compressed = 30;
+      options.workload.writes = 25;
+    }
+    if (seed % 4 == 1) {
+      options.sweep.disks = {sim::SimDiskOptions::block_device(ByteCount(16 << 20), 512)};
+    }
     EXPECT_GT(run_device_crash_sweep(test_format(image), seed, options), 0u);
   });
 }
@@ -261,6 +327,19 @@ TEST(Qcow2FaultTest, EveryFailureAmongCompressedWritesIsReportedAndTheImageStays
     options.workload.operations = 60;
     options.workload.compressed = 40;
     options.workload.writes = 15;
+    options.step = 5;
+    EXPECT_GT(run_device_fault_sweep(test_format(image), seed, options), 1u);
+  });
+}
+
+TEST(Qcow2FaultTest, EveryFailureAmongSubclustersIsReportedAndTheImageStaysRight) {
+  for_each_seed(4, [](uint64_t seed) {
+    TestImage image = drawn_extended_image(seed);
+    image.leaks_allowed = true;
+    if (seed % 2 == 0) image.backing_bytes = 600 << 10;
+    sim::DeviceFaultOptions options;
+    options.workload.operations = 60;
+    options.workload.errors_allowed = true;
     options.step = 5;
     EXPECT_GT(run_device_fault_sweep(test_format(image), seed, options), 1u);
   });

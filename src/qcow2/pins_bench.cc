@@ -37,7 +37,7 @@ std::unique_ptr<Image> image_with_one_table(const sim::SimWorld& world) {
 void lookup_of_4_kib(benchmark::State& state) {
   sim::SimWorld world(1);
   std::unique_ptr<Image> image = image_with_one_table(world);
-  Slice slice(0, image->geometry.slice_entries());
+  Slice slice(0, image->geometry.slice_entries(), false);
   for (uint64_t i = 0; i < image->geometry.slice_entries(); ++i) {
     slice.store(i, L2Entry::owned(HostOffset((i * 7 % 509 + 16) << 16)));
   }

@@ -85,7 +85,7 @@ class Miniature {
     for (int i = 0; i < rounds_; ++i) {
       const uint64_t entry = random.below(kEntries);
       const uint32_t generation = pins_.begin_lookup(shard.index());
-      const L2Entry found(entries_[entry].load(std::memory_order_seq_cst));
+      const L2Entry found(entries_[entry].load(std::memory_order_seq_cst), 0);
       // Memory that a lookup can reach is alive as long as it reads.
       EXPECT_EQ(box_.load(std::memory_order_seq_cst)->canary, 42u);
       if (!found.has_host()) {
@@ -109,7 +109,7 @@ class Miniature {
       const bool is_mine = entry % (2 * shards_.size()) == 2 * shard.index() + half;
       if (is_discarded_kind(entry) || !is_mine) continue;
       const uint32_t generation = pins_.begin_lookup(shard.index());
-      const L2Entry found(entries_[entry].load(std::memory_order_seq_cst));
+      const L2Entry found(entries_[entry].load(std::memory_order_seq_cst), 0);
       if (!found.is_writable_in_place()) {
         pins_.end_lookup(shard.index(), generation);
         co_await NextTurn(shard);

@@ -15,6 +15,7 @@ namespace ringdisk::qcow2 {
 namespace {
 
 constexpr ByteCount kDiskSize(64 << 10);
+constexpr ByteCount kExtendedDiskSize(256 << 10);  // clusters of 16 KiB at least
 constexpr size_t kChangeBytes = 8;
 constexpr size_t kChangesMax = 32;
 constexpr uint64_t kFileBytesMax = 1 << 20;
@@ -25,8 +26,10 @@ class Patient {
     image_.version = (choice & 1) != 0 ? 2 : 3;
     image_.cluster_bits = (choice & 2) != 0 ? 12 : 9;
     image_.refcount_order = image_.version == 2 ? 4 : (choice >> 2) % 7;
+    image_.extended_l2 = image_.version == 3 && (choice & 0x80) != 0;
+    if (image_.extended_l2) image_.cluster_bits = kExtendedClusterBitsMin;
     sim::SimDisk disk(sim::SimDiskOptions::file(), 1);
-    disk.poke(0, encode_test_image(image_, kDiskSize));
+    disk.poke(0, encode_test_image(image_, image_.extended_l2 ? kExtendedDiskSize : kDiskSize));
     auto fill = [&](Shard&) {
       return write_clusters(world_.world(), image_, storage_on(disk), {0, 1, 2, 3, 7, 8, 9, 15});
     };
@@ -40,7 +43,7 @@ class Patient {
     const uint64_t which = load_be16(&change[1]);
     const auto what = static_cast<uint8_t>(change[3]);
     const uint32_t value = load_be32(&change[4]);
-    const Geometry geometry(image_.cluster_bits, image_.refcount_order);
+    const Geometry geometry(image_.cluster_bits, image_.refcount_order, image_.extended_l2);
     const uint64_t l1 = get(40);
     switch (where) {
       case 0:
@@ -48,7 +51,7 @@ class Patient {
       case 1:
       case 2: {
         const uint64_t table = get(l1 + which / 64 % 2 * 8) & kOffsetMask;
-        return put(table + which % geometry.l2_entries() * 8, what, value);
+        return put(table + which % (geometry.cluster_size() / 8) * 8, what, value);
       }
       case 3:
         return put(get(kRefcountTableFieldsAt) + which % 8 * 8, what, value);

@@ -67,20 +67,23 @@ Task<void> Qcow2Queue::flush() {
 
 // --- compressed clusters
 
-// The entry of a guest cluster, with a pin on whatever it points at.
+// The entry of a guest cluster, with a pin on whatever it points at. What cannot be used is for the
+// home shard to judge.
 Task<L2Entry> Qcow2Queue::pinned_entry(ClusterIndex guest, MappingPin& pin) {
   const Geometry& geometry = image_.geometry;
   for (;;) {
     const uint32_t generation = image_.pins.begin_lookup(shard_.index());
     Slice* slice = image_.slices.find(geometry.slice_of(guest));
-    if (slice) {
-      const L2Entry entry = slice->load(geometry.index_in_slice(guest));
+    L2Entry entry = L2Entry::unsettled();
+    if (slice) entry = slice->load(geometry.index_in_slice(guest));
+    if (entry.kind(geometry, image_.has_zero_flag()) != EntryKind::kInvalid) {
       image_.pins.end_lookup_pinned(shard_.index());
       pin = MappingPin(*this, generation);
       co_return entry;
     }
     image_.pins.end_lookup(shard_.index(), generation);
-    if (!image_.l1.load(geometry.l1_index(guest)).has_table()) co_return L2Entry::unallocated();
+    if (!slice && !image_.l1.load(geometry.l1_index(guest)).has_table())
+      co_return L2Entry::unallocated();
     co_await load_map(geometry.guest_offset(guest));
   }
 }
@@ -95,8 +98,7 @@ Task<void> Qcow2Queue::read_compressed(GuestOffset at, MutableBytes target) {
   const L2Entry entry = co_await pinned_entry(geometry.guest_cluster(at), pin);
   switch (entry.kind(geometry, image_.has_zero_flag())) {
     case EntryKind::kInvalid:
-      co_await fail(damaged_mapping(image_, geometry.guest_cluster(at)));
-      break;
+      UNREACHABLE("the home shard refuses it");
     case EntryKind::kUnallocated:
     case EntryKind::kZero:
       fill_zero(target);
@@ -104,9 +106,21 @@ Task<void> Qcow2Queue::read_compressed(GuestOffset at, MutableBytes target) {
     case EntryKind::kData:
       co_await storage_->read(entry.host(), MutableBuffers(target));
       break;
+    case EntryKind::kSubclusters:
+      co_await read_subclusters(entry, target);
+      break;
     case EntryKind::kCompressed:
       co_await read_stream(geometry.guest_cluster(at), entry.compressed_place(geometry), target);
       break;
+  }
+}
+
+// Those that are unallocated lie over no backing image, as above.
+Task<void> Qcow2Queue::read_subclusters(L2Entry entry, MutableBytes target) {
+  if (entry.allocated() != 0) co_await storage_->read(entry.host(), MutableBuffers(target));
+  const size_t unit = image_.geometry.unit_size();
+  for (uint32_t i = 0; i < image_.geometry.units_per_cluster(); ++i) {
+    if (entry.subcluster_kind(i) != EntryKind::kData) fill_zero(target.subspan(i * unit, unit));
   }
 }
 

@@ -35,6 +35,7 @@ class Qcow2Queue final : public FormatQueue {
  private:
   void release_pin(uint32_t generation) override;
   Task<L2Entry> pinned_entry(ClusterIndex guest, MappingPin& pin);
+  Task<void> read_subclusters(L2Entry entry, MutableBytes target);
   Task<void> read_stream(ClusterIndex guest, CompressedPlace place, MutableBytes target);
   Result<void> decompress(Bytes stream, MutableBytes target);
   Task<size_t> compress(Bytes cluster, MutableBytes target, uint32_t level);

@@ -82,7 +82,7 @@ class WidthChange {
 Task<void> WidthChange::load_table() {
   header_ = co_await read_header(storage_, world_.diagnostics);
   geometry_ = header_.geometry();
-  new_geometry_ = Geometry(header_.cluster_bits, order_);
+  new_geometry_ = Geometry(header_.cluster_bits, order_, header_.has_extended_l2());
   std::vector<std::byte> bytes(uint64_t{header_.refcount_table_clusters} << header_.cluster_bits);
   co_await storage_.read(header_.refcount_table, MutableBuffers(MutableBytes(bytes)));
   table_.resize(bytes.size() / kEntryBytes);

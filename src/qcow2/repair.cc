@@ -204,16 +204,16 @@ Task<void> Repair::mend_flags_of_table(HostOffset at, uint64_t l1_index, Flags w
   if (!can_write_table(table, at)) co_return;
   uint64_t first = geometry().l2_entries(), last = 0;
   for (uint64_t i = 0; i < geometry().l2_entries(); ++i) {
-    const uint64_t raw = load_be64(&table[i * kEntryBytes]);
-    const L2Entry entry(raw);
+    const L2Entry entry = load_l2_entry(table, i, geometry());
     if (!entry.has_host()) continue;
     const ClusterIndex cluster = geometry().host_cluster(entry.host());
     if (!is_flag_to_change(cluster, entry.is_copied(), which)) continue;
     done_.add(FindingKind::kCopiedFlag, CheckStage::kCopiedFlags,
               geometry().first_cluster_of(l1_index).value() + i,
-              "OFLAG_COPIED data cluster: l2_entry=%llx refcount=%llu", static_cast<Number>(raw),
+              "OFLAG_COPIED data cluster: l2_entry=%llx refcount=%llu",
+              static_cast<Number>(entry.raw()),
               static_cast<Number>(checker_.image().counts.count(cluster)));
-    store_be64(&table[i * kEntryBytes], raw ^ kCopied);
+    store_l2_entry(table, i, L2Entry(entry.raw() ^ kCopied, entry.bitmap()), geometry());
     first = std::min(first, i);
     last = i;
   }
@@ -229,9 +229,10 @@ Task<void> Repair::write_l1_entry(HostOffset table, uint64_t index) {
 }
 
 Task<void> Repair::write_entries(HostOffset at, Bytes table, uint64_t first, uint64_t last) {
-  const Bytes changed = table.subspan(first * kEntryBytes, (last - first + 1) * kEntryBytes);
+  const uint64_t entry = geometry().l2_entry_bytes();
+  const Bytes changed = table.subspan(first * entry, (last - first + 1) * entry);
   has_written_ = true;
-  co_await checker_.storage().write(at + ByteCount(first * kEntryBytes), ConstBuffers(changed));
+  co_await checker_.storage().write(at + ByteCount(first * entry), ConstBuffers(changed));
 }
 
 }  // namespace ringdisk::qcow2

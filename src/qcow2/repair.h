@@ -58,9 +58,9 @@ class Repair {
   // `judges`: by what they say themselves; in one window only.
   Task<void> mend_l1_table(HostOffset at, bool judges);
   Task<void> mend_l2_table(HostOffset at, uint64_t l1_index, bool judges, MutableBytes table);
-  uint64_t judged_entry(uint64_t raw, bool judges) const;
-  bool is_claimed(uint64_t raw) const;
-  Task<uint64_t> unclaimed_entry(uint64_t raw);
+  L2Entry judged_entry(L2Entry entry, bool judges) const;
+  bool is_claimed(L2Entry entry) const;
+  Task<L2Entry> unclaimed_entry(L2Entry entry);
   Task<bool> is_sound_table(ClusterIndex table);
   bool can_write_table(Bytes table, HostOffset at) const;
   void note_mended(const char* what, uint64_t number, uint64_t before, uint64_t after);

@@ -44,8 +44,8 @@ Task<void> Repair::mend_l1_table(HostOffset at, bool judges) {
     uint64_t& raw = image.l1[i];
     const EntryVerdict verdict = judge_l1_entry(raw, image.rules);
     if (judges && !verdict.is_sound() && verdict.kind == FindingKind::kEntry) {
-      note_mended("L1 index", i, raw, verdict.mended);
-      raw = verdict.mended;
+      note_mended("L1 index", i, raw, verdict.mended.raw());
+      raw = verdict.mended.raw();
       co_await write_l1_entry(at, i);
     }
     if (!names_table(raw, image.rules)) continue;
@@ -60,7 +60,7 @@ bool Repair::can_write_table(Bytes table, HostOffset at) const {
   if (checker_.is_contested(geometry().host_cluster(at))) return false;
   for (uint64_t i = 0; i < geometry().l2_entries(); ++i) {
     const EntryVerdict verdict =
-        judge_l2_entry(load_be64(&table[i * kEntryBytes]), checker_.image().rules);
+        judge_l2_entry(load_l2_entry(table, i, geometry()), checker_.image().rules);
     if (!verdict.is_sound() && verdict.kind == FindingKind::kLostPointer) return false;
   }
   return true;
@@ -73,41 +73,41 @@ Task<void> Repair::mend_l2_table(HostOffset at, uint64_t l1_index, bool judges,
   if (!can_write_table(table, at)) co_return;
   uint64_t first = geometry().l2_entries(), last = 0;
   for (uint64_t i = 0; i < geometry().l2_entries(); ++i) {
-    const uint64_t raw = load_be64(&table[i * kEntryBytes]);
-    if (raw == 0) continue;
-    uint64_t mended = judged_entry(raw, judges);
+    const L2Entry entry = load_l2_entry(table, i, geometry());
+    if (entry == L2Entry::unallocated()) continue;
+    L2Entry mended = judged_entry(entry, judges);
     if (is_claimed(mended)) mended = co_await unclaimed_entry(mended);
-    if (mended == raw) continue;
-    note_mended("guest cluster", geometry().first_cluster_of(l1_index).value() + i, raw, mended);
-    store_be64(&table[i * kEntryBytes], mended);
+    if (mended == entry) continue;
+    note_mended("guest cluster", geometry().first_cluster_of(l1_index).value() + i, entry.raw(),
+                mended.raw());
+    store_l2_entry(table, i, mended, geometry());
     first = std::min(first, i);
     last = i;
   }
   if (first <= last) co_await write_entries(at, table, first, last);
 }
 
-uint64_t Repair::judged_entry(uint64_t raw, bool judges) const {
-  if (!judges) return raw;
-  const EntryVerdict verdict = judge_l2_entry(raw, checker_.image().rules);
-  return !verdict.is_sound() && verdict.kind == FindingKind::kEntry ? verdict.mended : raw;
+L2Entry Repair::judged_entry(L2Entry entry, bool judges) const {
+  if (!judges) return entry;
+  const EntryVerdict verdict = judge_l2_entry(entry, checker_.image().rules);
+  return !verdict.is_sound() && verdict.kind == FindingKind::kEntry ? verdict.mended : entry;
 }
 
 // Whether the cluster of an entry is metadata of this window.
-bool Repair::is_claimed(uint64_t raw) const {
-  const L2Entry entry(raw);
+bool Repair::is_claimed(L2Entry entry) const {
   if (!entry.has_host()) return false;
   const uint32_t flags = checker_.image().counts.flags(geometry().host_cluster(entry.host()));
   return (flags & ReferenceCounts::kMetadata) != 0;
 }
 
-Task<uint64_t> Repair::unclaimed_entry(uint64_t raw) {
+Task<L2Entry> Repair::unclaimed_entry(L2Entry entry) {
   const CheckedImage& image = checker_.image();
-  const std::optional<uint64_t> zeros = image.rules.plain_zeros();
-  if (!zeros) co_return raw;
-  const ClusterIndex cluster = geometry().host_cluster(L2Entry(raw).host());
+  const std::optional<L2Entry> zeros = image.rules.plain_zeros(entry);
+  if (!zeros) co_return entry;
+  const ClusterIndex cluster = geometry().host_cluster(entry.host());
   if ((image.counts.flags(cluster) & ReferenceCounts::kFixedTable) != 0) co_return *zeros;
   const bool is_table = co_await is_sound_table(cluster);
-  co_return is_table ? *zeros : raw;
+  co_return is_table ? *zeros : entry;
 }
 
 Task<bool> Repair::is_sound_table(ClusterIndex table) {
@@ -116,8 +116,8 @@ Task<bool> Repair::is_sound_table(ClusterIndex table) {
   MutableBytes bytes = buffer.first(geometry().cluster_size());
   co_await checker_.storage().read(at, MutableBuffers(bytes));
   for (uint64_t i = 0; i < geometry().l2_entries(); ++i) {
-    const uint64_t raw = load_be64(&bytes[i * kEntryBytes]);
-    if (!judge_l2_entry(raw, checker_.image().rules).is_sound()) co_return false;
+    const L2Entry entry = load_l2_entry(bytes, i, geometry());
+    if (!judge_l2_entry(entry, checker_.image().rules).is_sound()) co_return false;
   }
   co_return true;
 }

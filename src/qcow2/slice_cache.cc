@@ -84,11 +84,13 @@ Task<void> SliceCache::load(uint64_t number) {
 }
 
 std::unique_ptr<Slice> SliceCache::make_slice(uint64_t number, Bytes bytes) {
-  auto slice = std::make_unique<Slice>(number, image_.geometry.slice_entries());
-  for (uint64_t i = 0; i < image_.geometry.slice_entries(); ++i) {
-    L2Entry entry = judged(L2Entry(load_be64(&bytes[i * kEntryBytes])));
-    slice->entries[i].store(entry.raw(), std::memory_order_relaxed);
-    const ClusterRun run = host_clusters_of(entry, image_.geometry);
+  const Geometry& geometry = image_.geometry;
+  auto slice =
+      std::make_unique<Slice>(number, geometry.slice_entries(), geometry.has_subclusters());
+  for (uint64_t i = 0; i < geometry.slice_entries(); ++i) {
+    const L2Entry entry = judged(load_l2_entry(bytes, i, geometry));
+    slice->fill(i, entry);
+    const ClusterRun run = host_clusters_of(entry, geometry);
     pointed_end_ = std::max(pointed_end_, run.first.value() + run.count);
   }
   return slice;
@@ -114,7 +116,7 @@ L2Entry SliceCache::judged(L2Entry entry) const {
   bool is_wrong = (entry.raw() & (kFrozen | kRejected)) != 0;
   is_wrong = is_wrong ||
              (entry.has_host() && metadata_.contains(image_.geometry.host_cluster(entry.host())));
-  return is_wrong ? L2Entry(entry.raw() | kRejected) : entry;
+  return is_wrong ? L2Entry(entry.raw() | kRejected, entry.bitmap()) : entry;
 }
 
 void SliceCache::insert(std::unique_ptr<Slice> slice) {

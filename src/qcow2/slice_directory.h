@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// What all shards see of the L2 tables: slices of up to 512 entries, published through atomic
-// pointers, their entries in host byte order.
+// What all shards see of the L2 tables: slices of up to 4 KiB, published through atomic pointers,
+// their entries in host byte order.
 //
 //   slice number ──> top_[number >> 12] ──> chunk of 4096 pointers ──> Slice { entries[512] }
+//                                              or, extended,  Slice { entries[256], bitmaps[256] }
+//
+// An extended entry is two words. Its bitmap alone changes by one store; every other change goes
+// with the slice's sequence number, odd meanwhile, so that a lookup never takes words of two
+// entries for one. A lookup that meets a change under way does not wait: it asks the home shard,
+// whose turn comes after the change (docs/decisions/0012-extended-l2-entries.md).
 //
 // Written by the home shard alone; read by every shard within a lookup (qcow2/pins.h), which keeps
 // slices alive that are being taken out. Chunks appear when first needed and stay until the end.
@@ -23,14 +29,21 @@ namespace ringdisk::qcow2 {
 
 class Slice : public ListLink {
  public:
-  Slice(uint64_t slice_number, uint64_t entry_count)
-      : number(slice_number), entries(std::make_unique<std::atomic<uint64_t>[]>(entry_count)) {}
+  Slice(uint64_t slice_number, uint64_t entry_count, bool is_extended)
+      : number(slice_number), entries(std::make_unique<std::atomic<uint64_t>[]>(entry_count)) {
+    if (is_extended) bitmaps = std::make_unique<std::atomic<uint64_t>[]>(entry_count);
+  }
 
   const uint64_t number;
 
   // any shard, within a lookup
+  // On the home shard it is always the entry; elsewhere an extended one may be unsettled().
   L2Entry load(uint64_t index) const {
-    return L2Entry(entries[index].load(std::memory_order_seq_cst));
+    return bitmaps ? load_extended(index) : load_standard(index);
+  }
+  // Of an image without subclusters.
+  L2Entry load_standard(uint64_t index) const {
+    return L2Entry(entries[index].load(std::memory_order_seq_cst), 0);
   }
   // A lookup found it. Written only when it changes, so that hot slices stay shared in all caches.
   void note_use() {
@@ -39,7 +52,16 @@ class Slice : public ListLink {
 
   // home shard only
   void store(uint64_t index, L2Entry entry) {
-    entries[index].store(entry.raw(), std::memory_order_seq_cst);
+    if (bitmaps) {
+      store_extended(index, entry);
+    } else {
+      entries[index].store(entry.raw(), std::memory_order_seq_cst);
+    }
+  }
+  // Before it is published.
+  void fill(uint64_t index, L2Entry entry) {
+    entries[index].store(entry.raw(), std::memory_order_relaxed);
+    if (bitmaps) bitmaps[index].store(entry.bitmap(), std::memory_order_relaxed);
   }
   // What differs from the disk and is not on its way there yet.
   bool dirty = false;
@@ -49,7 +71,38 @@ class Slice : public ListLink {
   bool is_protected = false;
 
   std::unique_ptr<std::atomic<uint64_t>[]> entries;
+  std::unique_ptr<std::atomic<uint64_t>[]> bitmaps;  // null: no extended entries
   std::atomic<bool> used{false};
+
+ private:
+  static constexpr int kTriesMax = 4;
+
+  // Both words stood there at one moment: while the number stays even and the same, at most the
+  // bitmap changed, by a store of its own.
+  L2Entry load_extended(uint64_t index) const {
+    for (int tries = 0; tries < kTriesMax; ++tries) {
+      const uint64_t before = sequence_.load(std::memory_order_seq_cst);
+      const uint64_t raw = entries[index].load(std::memory_order_seq_cst);
+      const uint64_t bitmap = bitmaps[index].load(std::memory_order_seq_cst);
+      const uint64_t after = sequence_.load(std::memory_order_seq_cst);
+      if (before == after && before % 2 == 0) return L2Entry(raw, bitmap);
+    }
+    return L2Entry::unsettled();
+  }
+  // Never suspends in between.
+  void store_extended(uint64_t index, L2Entry entry) {
+    if (entries[index].load(std::memory_order_relaxed) == entry.raw()) {
+      bitmaps[index].store(entry.bitmap(), std::memory_order_seq_cst);
+      return;
+    }
+    const uint64_t sequence = sequence_.load(std::memory_order_relaxed);
+    sequence_.store(sequence + 1, std::memory_order_seq_cst);
+    bitmaps[index].store(entry.bitmap(), std::memory_order_seq_cst);
+    entries[index].store(entry.raw(), std::memory_order_seq_cst);
+    sequence_.store(sequence + 2, std::memory_order_seq_cst);
+  }
+
+  std::atomic<uint64_t> sequence_{0};  // any shard
 };
 
 class SliceDirectory {

@@ -120,7 +120,7 @@ class SnapshotModel {
 TEST(SnapshotTest, HoldWhatTheDiskWasInEveryGeometry) {
   sim::for_each_seed(30, [](uint64_t seed) {
     sim::SimWorld world(seed, 2);
-    SnapshotModel model(world, drawn_edited_image(seed), seed);
+    SnapshotModel model(world, drawn_edited_image_or_extended(seed), seed);
     for (int i = 0; i < 16 && !::testing::Test::HasFailure(); ++i) model.step();
     model.remove_all();
   });
@@ -232,7 +232,7 @@ class SnapshotSweep final : public TestedEdit {
 TEST(SnapshotCrashTest, ACrashInAnEditLeavesItDoneOrNotDone) {
   for (Action action : {Action::kCreate, Action::kApply, Action::kDelete}) {
     sim::for_each_seed(8, [action](uint64_t seed) {
-      SnapshotSweep edit(drawn_edited_image(seed), action, seed);
+      SnapshotSweep edit(drawn_edited_image_or_extended(seed), action, seed);
       expect_done_or_not_done(edit, seed);
     });
   }
@@ -252,8 +252,8 @@ TEST(SnapshotCrashTest, ACrashInVersion2LeavesNoFlagThatLies) {
 TEST(SnapshotFaultTest, EveryFailureIsToldAndLosesNothing) {
   for (Action action : {Action::kCreate, Action::kApply, Action::kDelete}) {
     sim::for_each_seed(2, [action](uint64_t seed) {
-      TestImage image = drawn_edited_image(seed);
-      image.cluster_bits = 12;
+      TestImage image = drawn_edited_image_or_extended(seed);
+      image.cluster_bits = image.extended_l2 ? kExtendedClusterBitsMin : 12;
       SnapshotSweep edit(image, action, seed);
       expect_failures_told(edit, seed);
     });

@@ -21,14 +21,19 @@ Result<ClusterRun> TableEditor::run_of(L2Entry entry) const {
   if (entry.kind(geometry_, parts_.image.has_zero_flag()) == EntryKind::kInvalid) {
     return damaged_entry(parts_.image, "L2", entry.raw());
   }
-  if (entry.is_compressed()) {
-    const CompressedPlace place = entry.compressed_place(geometry_);
-    const ClusterIndex first = geometry_.host_cluster(place.offset);
-    const ClusterIndex last = geometry_.host_cluster(place.offset + place.length - ByteCount(1));
-    return ClusterRun{first, last - first + 1};
-  }
-  if (!entry.has_host()) return ClusterRun{ClusterIndex(0), 0};
-  return ClusterRun{geometry_.host_cluster(entry.host()), 1};
+  return host_clusters_of(entry, geometry_);
+}
+
+// An L2 table has one word an entry, or two.
+L2Entry TableEditor::entry_of(const Table& l2, uint64_t index) const {
+  if (!geometry_.has_subclusters()) return L2Entry(l2[index], 0);
+  return L2Entry(l2[2 * index], l2[2 * index + 1]);
+}
+uint64_t& TableEditor::first_word_of(Table& l2, uint64_t index) const {
+  return l2[geometry_.has_subclusters() ? 2 * index : index];
+}
+uint64_t TableEditor::entries_of(const Table& l2) const {
+  return l2.empty() ? 0 : geometry_.l2_entries();
 }
 
 // --- tables
@@ -61,7 +66,7 @@ Task<TableEditor::Table> TableEditor::read_l2(L1Entry entry) {
     co_await fail(damaged_entry(parts_.image, "L1", entry.raw()));
   }
   if (!entry.has_table()) co_return Table();
-  co_return co_await read_table(entry.table(), geometry_.l2_entries());
+  co_return co_await read_table(entry.table(), geometry_.cluster_size() / kEntryBytes);
 }
 
 // --- raising
@@ -80,8 +85,8 @@ Task<void> TableEditor::change_refcounts(const Table& l1, Change change, uint64_
     if (!entry.has_table()) continue;
     const ClusterRun table{geometry_.host_cluster(entry.table()), 1};
     co_await change_run(table, change, count);
-    for (uint64_t raw_l2 : l2) {
-      const ClusterRun run = co_await run_of(L2Entry(raw_l2));
+    for (uint64_t i = 0; i < entries_of(l2); ++i) {
+      const ClusterRun run = co_await run_of(entry_of(l2, i));
       if (run.count != 0) co_await change_run(run, change, count);
     }
   }
@@ -149,8 +154,8 @@ Task<void> TableEditor::lower(const Table& l1, const std::vector<ClusterRun>& ta
     const L1Entry entry(raw);
     Table l2 = co_await read_l2(entry);
     if (!entry.has_table()) continue;
-    for (uint64_t raw_l2 : l2) {
-      const ClusterRun run = co_await run_of(L2Entry(raw_l2));
+    for (uint64_t i = 0; i < entries_of(l2); ++i) {
+      const ClusterRun run = co_await run_of(entry_of(l2, i));
       if (run.count != 0) parts_.quarantine.release(run);
       released += run.count;
     }
@@ -199,10 +204,11 @@ Task<void> TableEditor::change_copied_flags(Table& l1, Flags flags) {
     Table l2 = co_await read_l2(entry);
     if (!entry.has_table()) continue;
     bool is_changed = false;
-    for (uint64_t& raw_l2 : l2) {
-      const L2Entry l2_entry(raw_l2);
+    for (uint64_t i = 0; i < entries_of(l2); ++i) {
+      const L2Entry l2_entry = entry_of(l2, i);
       if (!l2_entry.has_host()) continue;
       const ClusterIndex host = geometry_.host_cluster(l2_entry.host());
+      uint64_t& raw_l2 = first_word_of(l2, i);
       bool flipped = co_await change_flag(raw_l2, host, flags);
       is_changed = is_changed || flipped;
     }

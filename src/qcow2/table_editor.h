@@ -35,7 +35,7 @@ using ImageEdit = std::function<Task<void>(HomeParts parts)>;
 
 class TableEditor {
  public:
-  using Table = std::vector<uint64_t>;  // raw entries
+  using Table = std::vector<uint64_t>;  // raw words
 
   explicit TableEditor(HomeParts parts) : parts_(parts), geometry_(parts.image.geometry) {}
 
@@ -79,6 +79,9 @@ class TableEditor {
   enum class Flags : uint8_t { kClear, kCorrect };  // by the refcount
 
   Task<Table> read_l2(L1Entry entry);
+  L2Entry entry_of(const Table& l2, uint64_t index) const;
+  uint64_t& first_word_of(Table& l2, uint64_t index) const;
+  uint64_t entries_of(const Table& l2) const;
   Result<ClusterRun> run_of(L2Entry entry) const;
   // kRaise: counts in `count` what it raises. kLower: takes back the first `count` raises.
   Task<void> change_refcounts(const Table& l1, Change change, uint64_t& count);

@@ -16,7 +16,7 @@ namespace {
 constexpr Geometry k64KiB(16, 4);
 
 TEST(L2EntryTest, KindsFollowTheSpecification) {
-  auto kind = [](uint64_t raw) { return L2Entry(raw).kind(k64KiB, true); };
+  auto kind = [](uint64_t raw) { return L2Entry(raw, 0).kind(k64KiB, true); };
   EXPECT_EQ(kind(0), EntryKind::kUnallocated);
   EXPECT_EQ(kind(1), EntryKind::kZero);
   EXPECT_EQ(kind(kCopied | 0x50000 | 1), EntryKind::kZero);
@@ -33,18 +33,18 @@ TEST(L2EntryTest, KindsFollowTheSpecification) {
 }
 
 TEST(L2EntryTest, Version2HasNoZeroFlag) {
-  EXPECT_EQ(L2Entry(1).kind(k64KiB, false), EntryKind::kInvalid);
-  EXPECT_EQ(L2Entry(kCopied | 0x50001).kind(k64KiB, false), EntryKind::kInvalid);
+  EXPECT_EQ(L2Entry(1, 0).kind(k64KiB, false), EntryKind::kInvalid);
+  EXPECT_EQ(L2Entry(kCopied | 0x50001, 0).kind(k64KiB, false), EntryKind::kInvalid);
 }
 
 TEST(L2EntryTest, OnlyOwnThawedDataIsWrittenInPlace) {
-  EXPECT_TRUE(L2Entry(kCopied | 0x50000).is_writable_in_place());
-  EXPECT_FALSE(L2Entry(0x50000).is_writable_in_place());
-  EXPECT_FALSE(L2Entry(kCopied | 0x50000 | kFrozen).is_writable_in_place());
-  EXPECT_FALSE(L2Entry(kCopied | 0x50001).is_writable_in_place());
-  EXPECT_FALSE(L2Entry(kCompressed | 0x50000).is_writable_in_place());
-  EXPECT_EQ(L2Entry(kCopied | 0x50000 | kFrozen).kind(k64KiB, true), EntryKind::kData);
-  EXPECT_EQ(L2Entry(kCopied | 0x50000 | kFrozen).persistent(), kCopied | 0x50000);
+  EXPECT_TRUE(L2Entry(kCopied | 0x50000, 0).is_writable_in_place());
+  EXPECT_FALSE(L2Entry(0x50000, 0).is_writable_in_place());
+  EXPECT_FALSE(L2Entry(kCopied | 0x50000 | kFrozen, 0).is_writable_in_place());
+  EXPECT_FALSE(L2Entry(kCopied | 0x50001, 0).is_writable_in_place());
+  EXPECT_FALSE(L2Entry(kCompressed | 0x50000, 0).is_writable_in_place());
+  EXPECT_EQ(L2Entry(kCopied | 0x50000 | kFrozen, 0).kind(k64KiB, true), EntryKind::kData);
+  EXPECT_EQ(L2Entry(kCopied | 0x50000 | kFrozen, 0).persistent(), kCopied | 0x50000);
 }
 
 TEST(L2EntryTest, CompressedDescriptorsOfEveryClusterSize) {
@@ -137,6 +137,46 @@ TEST(FreeClustersTest, HoldsExactlyWhatWasAddedAndNotTaken) {
     }
     EXPECT_EQ(left, 0u);
   });
+}
+
+constexpr Geometry kExtended(16, 4, true);
+
+EntryKind extended_kind(uint64_t raw, uint64_t bitmap) {
+  return L2Entry(raw, bitmap).kind(kExtended, true);
+}
+
+TEST(L2EntryTest, ExtendedEntriesAreJudgedByBothWords) {
+  constexpr uint64_t kAllData = 0xffffffff, kAllZeros = kAllData << 32;
+  EXPECT_EQ(extended_kind(0, 0), EntryKind::kSubclusters);
+  EXPECT_EQ(extended_kind(0, kAllZeros), EntryKind::kSubclusters);
+  EXPECT_EQ(extended_kind(kCopied | 0x50000, kAllData), EntryKind::kSubclusters);
+  EXPECT_EQ(extended_kind(0x50000, 0), EntryKind::kSubclusters);
+  EXPECT_EQ(extended_kind(kCompressed | 0x50123, 0), EntryKind::kCompressed);
+  // Data of no cluster, data and zeros at once, a flag of version 3, a packed one with a bitmap.
+  EXPECT_EQ(extended_kind(0, 1), EntryKind::kInvalid);
+  EXPECT_EQ(extended_kind(kCopied, 0), EntryKind::kInvalid);
+  EXPECT_EQ(extended_kind(kCopied | 0x50000, 0x100000001), EntryKind::kInvalid);
+  EXPECT_EQ(extended_kind(kCopied | 0x50001, kAllZeros), EntryKind::kInvalid);
+  EXPECT_EQ(extended_kind(kCopied | 0x50800, kAllData), EntryKind::kInvalid);
+  EXPECT_EQ(extended_kind(kCompressed | 0x50123, 1), EntryKind::kInvalid);
+  EXPECT_EQ(L2Entry::unsettled().kind(kExtended, true), EntryKind::kInvalid);
+}
+
+TEST(L2EntryTest, RunsOfSubclustersAreCountedToTheEnd) {
+  const L2Entry entry = L2Entry::owned(HostOffset(0x50000)).with_subclusters(0x80000006, 0x18);
+  const auto at = [&entry](uint32_t index) {
+    return std::make_pair(entry.subcluster_kind(index), entry.subcluster_run(index));
+  };
+  using Run = std::pair<EntryKind, uint32_t>;
+  EXPECT_EQ(at(0), Run(EntryKind::kUnallocated, 1));
+  EXPECT_EQ(at(1), Run(EntryKind::kData, 2));
+  EXPECT_EQ(at(2), Run(EntryKind::kData, 1));
+  EXPECT_EQ(at(3), Run(EntryKind::kZero, 2));
+  EXPECT_EQ(at(5), Run(EntryKind::kUnallocated, 26));
+  EXPECT_EQ(at(31), Run(EntryKind::kData, 1));
+  EXPECT_EQ(L2Entry::unallocated().subcluster_run(7), 25u);
+  EXPECT_EQ(L2Entry::owned(HostOffset(0x50000)).with_subclusters(~0u, 0).subcluster_run(0), 32u);
+  EXPECT_EQ(L2Entry::unallocated().with_subclusters(0, ~0u).subcluster_run(31), 1u);
 }
 
 }  // namespace

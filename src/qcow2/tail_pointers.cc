@@ -183,10 +183,11 @@ class TailScan::Lane {
   }
 
   Result<void> scan_entries(Bytes table, Level2 level2) {
-    for (uint64_t i = 0; i < scan_.geometry_.l2_entries(); ++i) {
-      const uint64_t raw = load_be64(&table[i * kEntryBytes]);
-      if ((raw & ~(kCopied | kReadsZero)) == 0) continue;
-      RETURN_IF_ERROR(scan_entry(L2Entry(raw), level2, level2.table + i * kEntryBytes));
+    const Geometry& geometry = scan_.geometry_;
+    for (uint64_t i = 0; i < geometry.l2_entries(); ++i) {
+      const L2Entry entry = load_l2_entry(table, i, geometry);
+      if ((entry.raw() & ~(kCopied | kReadsZero)) == 0) continue;
+      RETURN_IF_ERROR(scan_entry(entry, level2, level2.table + i * geometry.l2_entry_bytes()));
     }
     return {};
   }

@@ -77,23 +77,37 @@ Task<void> work_everywhere(const World& world, TestImage image,
   co_await check_test_image(world, image, std::move(checked));
 }
 
+void work_on_threads(const TestImage& image) {
+  SystemClock clock;
+  Log log(-1, LogLevel::kWarning, "");
+  Diagnostics diagnostics;
+  RuntimeOptions options;
+  options.shards = 3;
+  Runtime runtime(options, clock, log);
+  ASSERT_TRUE(runtime.start().ok());
+  ThreadBlockingPool blocking(runtime.worker_threads());
+  SocketNetwork network(blocking, diagnostics);
+  const World world{clock, log, diagnostics, blocking, network, runtime.shards()};
+  auto content = std::make_shared<MemContent>();
+  auto root = [&](Shard&) { return work_everywhere(world, image, content); };
+  EXPECT_TRUE(runtime.run(root).ok()) << image.cluster_bits;
+}
+
 TEST(Qcow2ThreadsTest, ShardsOnThreadsKeepTheirBlocksApart) {
   for (uint32_t cluster_bits : {9u, 12u, 16u}) {
-    SystemClock clock;
-    Log log(-1, LogLevel::kWarning, "");
-    Diagnostics diagnostics;
-    RuntimeOptions options;
-    options.shards = 3;
-    Runtime runtime(options, clock, log);
-    ASSERT_TRUE(runtime.start().ok());
-    ThreadBlockingPool blocking(runtime.worker_threads());
-    SocketNetwork network(blocking, diagnostics);
-    const World world{clock, log, diagnostics, blocking, network, runtime.shards()};
     TestImage image;
     image.cluster_bits = cluster_bits;
-    auto content = std::make_shared<MemContent>();
-    auto root = [&](Shard&) { return work_everywhere(world, image, content); };
-    EXPECT_TRUE(runtime.run(root).ok()) << cluster_bits;
+    work_on_threads(image);
+  }
+}
+
+// Blocks of 4 KiB are less than a subcluster, one, or several.
+TEST(Qcow2ThreadsTest, ShardsOnThreadsKeepTheirSubclustersApart) {
+  for (uint32_t cluster_bits : {14u, 16u, 17u, 19u}) {
+    TestImage image;
+    image.cluster_bits = cluster_bits;
+    image.extended_l2 = true;
+    work_on_threads(image);
   }
 }
 

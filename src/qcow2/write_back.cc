@@ -155,7 +155,8 @@ std::vector<std::byte> WriteBack::encode_table(uint64_t l1_index) const {
 
 void WriteBack::encode_slice(const Slice& slice, MutableBytes target) const {
   for (uint64_t i = 0; i < image_.geometry.slice_entries(); ++i) {
-    store_be64(&target[i * kEntryBytes], slice.load(i).persistent());
+    const L2Entry entry = slice.load(i);
+    store_l2_entry(target, i, L2Entry(entry.persistent(), entry.bitmap()), image_.geometry);
   }
 }
 

@@ -117,7 +117,7 @@ Task<void> ZeroExpander::expand_table(L1Entry l1_entry) {
   std::vector<ClusterIndex> given_up;
   bool is_changed = false;
   for (uint64_t& raw : table) {
-    const L2Entry entry(raw);
+    const L2Entry entry(raw, 0);
     const EntryKind kind = entry.kind(geometry, true);
     if (kind == EntryKind::kInvalid) {
       co_await fail(Error::of(ErrorKind::kCorrupt, "follow L2 table", l1_entry.table().value()));
@@ -125,7 +125,7 @@ Task<void> ZeroExpander::expand_table(L1Entry l1_entry) {
     if (kind != EntryKind::kZero) continue;
     const uint64_t expanded = co_await expanded_entry(entry, references);
     is_changed = true;
-    if (entry.has_host() && L2Entry(expanded).host() != entry.host()) {
+    if (entry.has_host() && L2Entry(expanded, 0).host() != entry.host()) {
       given_up.push_back(geometry.host_cluster(entry.host()));
     }
     raw = expanded;
