@@ -105,6 +105,19 @@ struct Disk {
   }
 };
 
+// `count` requests, `depth` of them in flight.
+BenchOptions reads(uint64_t count, uint32_t depth) {
+  BenchOptions options;
+  options.count = count;
+  options.depth = depth;
+  return options;
+}
+BenchOptions writes(uint64_t count, uint32_t depth) {
+  BenchOptions options = reads(count, depth);
+  options.write = true;
+  return options;
+}
+
 Result<Duration> run_bench(sim::SimWorld& world, Disk& disk, BenchOptions options) {
   BenchJob job(world.world(), *disk.device, options);
   CancelSource never;
@@ -120,9 +133,7 @@ TEST(BenchTest, EveryRequestIsMadeOnceAtItsPlaceByAllShards) {
   sim::for_each_seed(10, [](uint64_t seed) {
     sim::SimWorld world(seed, 3);
     Disk disk(kMiB);
-    BenchOptions options;
-    options.count = 300;
-    options.depth = 10;
+    BenchOptions options = reads(300, 10);
     options.offset = 4 * kKiB;
     ASSERT_TRUE(run_bench(world, disk, options).ok());
     ASSERT_EQ(disk.record.begun.size(), 300u);
@@ -142,9 +153,7 @@ TEST(BenchTest, EveryRequestIsMadeOnceAtItsPlaceByAllShards) {
 TEST(BenchTest, ADepthBelowTheShardsUsesAsManyShards) {
   sim::SimWorld world(1, 4);
   Disk disk(kMiB);
-  BenchOptions options;
-  options.count = 100;
-  options.depth = 2;
+  BenchOptions options = reads(100, 2);
   BenchJob job(world.world(), *disk.device, options);
   EXPECT_EQ(job.shards_used(), 2u);
   ASSERT_TRUE(run_bench(world, disk, options).ok());
@@ -154,9 +163,7 @@ TEST(BenchTest, ADepthBelowTheShardsUsesAsManyShards) {
 TEST(BenchTest, ARequestThatWouldCrossTheEndLiesAtTheBeginning) {
   sim::SimWorld world(1, 1);
   Disk disk(10 * kKiB);
-  BenchOptions options;
-  options.count = 7;
-  options.depth = 1;
+  BenchOptions options = reads(7, 1);
   options.buffer_bytes = 4 * kKiB;
   options.step_bytes = 3 * kKiB;
   ASSERT_TRUE(run_bench(world, disk, options).ok());
@@ -169,11 +176,8 @@ TEST(BenchTest, ARequestThatWouldCrossTheEndLiesAtTheBeginning) {
 TEST(BenchTest, WritesHaveThePatternAndNothingElseChanges) {
   sim::SimWorld world(1, 2);
   Disk disk(kMiB);
-  BenchOptions options;
-  options.count = 8;
-  options.depth = 4;
+  BenchOptions options = writes(8, 4);
   options.step_bytes = 8 * kKiB;
-  options.write = true;
   options.pattern = std::byte{0x5a};
   ASSERT_TRUE(run_bench(world, disk, options).ok());
   std::vector<std::byte> bytes(kMiB);
@@ -187,10 +191,7 @@ TEST(BenchTest, WritesHaveThePatternAndNothingElseChanges) {
 TEST(BenchTest, FlushesComeAfterSoManyRequestsWithNothingInFlight) {
   sim::SimWorld world(1, 3);
   Disk disk(kMiB);
-  BenchOptions options;
-  options.count = 25;
-  options.depth = 4;
-  options.write = true;
+  BenchOptions options = writes(25, 4);
   options.flush_interval = 10;
   ASSERT_TRUE(run_bench(world, disk, options).ok());
   EXPECT_EQ(disk.record.at_flush_max, 0u);
@@ -207,10 +208,7 @@ TEST(BenchTest, FlushesComeAfterSoManyRequestsWithNothingInFlight) {
 TEST(BenchTest, WithoutADrainFlushesRunBesideTheRequests) {
   sim::SimWorld world(1, 2);
   Disk disk(kMiB);
-  BenchOptions options;
-  options.count = 200;
-  options.depth = 8;
-  options.write = true;
+  BenchOptions options = writes(200, 8);
   options.flush_interval = 20;
   options.drain = false;
   ASSERT_TRUE(run_bench(world, disk, options).ok());
@@ -234,9 +232,7 @@ TEST(BenchTest, TheFirstFailureEndsItOnAllShards) {
     sim::SimWorld world(seed, 3);
     Disk disk(kMiB);
     disk.plan->fail_nth(seed * 7, EIO);
-    BenchOptions options;
-    options.count = 100'000;
-    options.depth = 9;
+    BenchOptions options = reads(100'000, 9);
     Result<Duration> took = run_bench(world, disk, options);
     ASSERT_FALSE(took.ok());
     EXPECT_EQ(took.error().errno_value, EIO);
@@ -264,9 +260,7 @@ TEST(BenchTest, ACancelledRunFinishesWhatRunsAndSaysHowFarItCame) {
   sim::for_each_seed(5, [](uint64_t seed) {
     sim::SimWorld world(seed, 2);
     Disk disk(kMiB);
-    BenchOptions options;
-    options.count = 1'000'000;
-    options.depth = 4;
+    BenchOptions options = reads(1'000'000, 4);
     BenchJob job(world.world(), *disk.device, options);
     auto body = [&job](Scope& scope) { return run_and_cancel(scope, job); };
     auto root = [&body](Shard&) { return with_scope(body); };

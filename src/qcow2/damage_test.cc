@@ -24,16 +24,8 @@ class DamageTest : public ::testing::Test {
 
   void SetUp() override { disk_.poke(0, encode_test_image(image_, kSize)); }
 
-  void put64(uint64_t at, uint64_t value) {
-    std::byte bytes[8];
-    store_be64(bytes, value);
-    disk_.poke(at, bytes);
-  }
-  uint64_t get64(uint64_t at) {
-    std::byte bytes[8];
-    disk_.peek(at, bytes);
-    return load_be64(bytes);
-  }
+  void put64(uint64_t at, uint64_t value) { put_entry_on(disk_, at, value); }
+  uint64_t get64(uint64_t at) { return entry_on(disk_, at); }
   // An L2 table for the first 2 MiB whose first entry is `entry`; refcounts as they should be.
   void add_table(uint64_t entry) {
     put64(kL1At, kCopied | kTableAt);

@@ -23,16 +23,8 @@ class DamagedTables {
       : disk_(disk), geometry_(image.cluster_bits, image.refcount_order, image.extended_l2) {}
 
   const Geometry& geometry() const { return geometry_; }
-  uint64_t get(uint64_t at) const {
-    std::byte bytes[8];
-    disk_.peek(at, bytes);
-    return load_be64(bytes);
-  }
-  void put(uint64_t at, uint64_t value) {
-    std::byte bytes[8];
-    store_be64(bytes, value);
-    disk_.poke(at, bytes);
-  }
+  uint64_t get(uint64_t at) const { return entry_on(disk_, at); }
+  void put(uint64_t at, uint64_t value) { put_entry_on(disk_, at, value); }
   uint64_t refcount_table() const { return get(kRefcountTableFieldsAt); }
   uint64_t l1_table() const { return get(40); }
   uint64_t l2_table(uint64_t guest) const {

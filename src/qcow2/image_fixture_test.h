@@ -78,6 +78,18 @@ inline std::vector<std::byte> encode_test_image(const TestImage& image, ByteCoun
   return bytes;
 }
 
+// A table's entry on a disk, past everything else.
+inline uint64_t entry_on(const sim::SimDisk& disk, uint64_t at) {
+  std::byte bytes[8];
+  disk.peek(at, bytes);
+  return load_be64(bytes);
+}
+inline void put_entry_on(sim::SimDisk& disk, uint64_t at, uint64_t value) {
+  std::byte bytes[8];
+  store_be64(bytes, value);
+  disk.poke(at, bytes);
+}
+
 inline Task<void> create_test_image(TestImage image, SharedStorage& storage, ByteCount size) {
   const std::vector<std::byte> bytes = encode_test_image(image, size);
   std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());

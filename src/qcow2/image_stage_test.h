@@ -48,16 +48,8 @@ class ImageStage {
         std::make_unique<sim::SimStorageNode>(disk, "disk.qcow2", 1));
   }
 
-  uint64_t get64(uint64_t at) const {
-    std::byte bytes[8];
-    disk.peek(at, bytes);
-    return load_be64(bytes);
-  }
-  void put64(uint64_t at, uint64_t value) {
-    std::byte bytes[8];
-    store_be64(bytes, value);
-    disk.poke(at, bytes);
-  }
+  uint64_t get64(uint64_t at) const { return entry_on(disk, at); }
+  void put64(uint64_t at, uint64_t value) { put_entry_on(disk, at, value); }
 
   const TestImage image;
   sim::SimWorld world;
