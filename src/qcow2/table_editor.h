@@ -2,8 +2,8 @@
 // TableEditor: what changes of a whole image share (snapshots, resizing): tables read and written
 // raw, refcounts of everything that an L1 table leads to raised and lowered, COPIED flags set
 // right, and the header as the point from which on a change counts. Made by Home for one change and
-// owned by it; home shard only. The image was opened for this change alone: no queue is in use, and
-// nothing that was in memory of the active tables is right afterwards.
+// owned by it; home shard only. No queue is in use any more, nothing of theirs is left to be
+// written, and what is in memory of the active tables is not right afterwards: the image is closed.
 //
 // What is done before the header is written points at nothing durable yet; undo() takes it back. A
 // crash in the middle leaves refcounts that are too high and COPIED flags that could be set;
