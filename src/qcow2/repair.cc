@@ -199,10 +199,9 @@ Task<void> Repair::mend_flags_of_l1(HostOffset at, Flags which) {
 
 Task<void> Repair::mend_flags_of_table(HostOffset at, uint64_t l1_index, Flags which,
                                        MutableBytes table) {
-  co_await checker_.storage().read(at, MutableBuffers(table));
-  co_await NextTurn(Shard::current());
-  if (!can_write_table(table, at)) co_return;
-  uint64_t first = geometry().l2_entries(), last = 0;
+  const bool may_mend = co_await read_table_to_mend(at, table);
+  if (!may_mend) co_return;
+  ChangedEntries changed;
   for (uint64_t i = 0; i < geometry().l2_entries(); ++i) {
     const L2Entry entry = load_l2_entry(table, i, geometry());
     if (!entry.has_host()) continue;
@@ -214,10 +213,9 @@ Task<void> Repair::mend_flags_of_table(HostOffset at, uint64_t l1_index, Flags w
               static_cast<Number>(entry.raw()),
               static_cast<Number>(checker_.image().counts.count(cluster)));
     store_l2_entry(table, i, L2Entry(entry.raw() ^ kCopied, entry.bitmap()), geometry());
-    first = std::min(first, i);
-    last = i;
+    changed.add(i);
   }
-  if (first <= last) co_await write_entries(at, table, first, last);
+  co_await write_entries(at, table, changed);
 }
 
 Task<void> Repair::write_l1_entry(HostOffset table, uint64_t index) {
@@ -228,11 +226,13 @@ Task<void> Repair::write_l1_entry(HostOffset table, uint64_t index) {
                                     ConstBuffers(Bytes(bytes)));
 }
 
-Task<void> Repair::write_entries(HostOffset at, Bytes table, uint64_t first, uint64_t last) {
+Task<void> Repair::write_entries(HostOffset at, Bytes table, ChangedEntries changed) {
+  if (changed.first > changed.last) co_return;
   const uint64_t entry = geometry().l2_entry_bytes();
-  const Bytes changed = table.subspan(first * entry, (last - first + 1) * entry);
+  const uint64_t count = changed.last - changed.first + 1;
+  const Bytes bytes = table.subspan(changed.first * entry, count * entry);
   has_written_ = true;
-  co_await checker_.storage().write(at + ByteCount(first * entry), ConstBuffers(changed));
+  co_await checker_.storage().write(at + ByteCount(changed.first * entry), ConstBuffers(bytes));
 }
 
 }  // namespace ringdisk::qcow2

@@ -19,6 +19,7 @@
 // beyond the end would then point at them.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "qcow2/checker.h"
@@ -63,6 +64,8 @@ class Repair {
   Task<L2Entry> unclaimed_entry(L2Entry entry);
   Task<bool> is_sound_table(ClusterIndex table);
   bool can_write_table(Bytes table, HostOffset at) const;
+  // Into `table`; false: it must not be written, nothing in it is to be mended.
+  Task<bool> read_table_to_mend(HostOffset at, MutableBytes table);
   void note_mended(const char* what, uint64_t number, uint64_t before, uint64_t after);
 
   // refcount tables
@@ -94,8 +97,16 @@ class Repair {
   Task<void> flush_written();
 
   Task<void> write_l1_entry(HostOffset table, uint64_t index);
-  // Of the table at `at`: entries [first, last] are written back.
-  Task<void> write_entries(HostOffset at, Bytes table, uint64_t first, uint64_t last);
+  // The entries of a table in memory that were changed, from the first to the last of them.
+  struct ChangedEntries {
+    uint64_t first = ~uint64_t{0}, last = 0;
+    void add(uint64_t index) {
+      first = std::min(first, index);
+      last = std::max(last, index);
+    }
+  };
+  // Into the table at `at`, in one write; nothing where nothing was changed.
+  Task<void> write_entries(HostOffset at, Bytes table, ChangedEntries changed);
 
   const Geometry& geometry() const { return checker_.image().geometry(); }
 

@@ -66,12 +66,17 @@ bool Repair::can_write_table(Bytes table, HostOffset at) const {
   return true;
 }
 
-Task<void> Repair::mend_l2_table(HostOffset at, uint64_t l1_index, bool judges,
-                                 MutableBytes table) {
+Task<bool> Repair::read_table_to_mend(HostOffset at, MutableBytes table) {
   co_await checker_.storage().read(at, MutableBuffers(table));
   co_await NextTurn(Shard::current());
-  if (!can_write_table(table, at)) co_return;
-  uint64_t first = geometry().l2_entries(), last = 0;
+  co_return can_write_table(table, at);
+}
+
+Task<void> Repair::mend_l2_table(HostOffset at, uint64_t l1_index, bool judges,
+                                 MutableBytes table) {
+  const bool may_mend = co_await read_table_to_mend(at, table);
+  if (!may_mend) co_return;
+  ChangedEntries changed;
   for (uint64_t i = 0; i < geometry().l2_entries(); ++i) {
     const L2Entry entry = load_l2_entry(table, i, geometry());
     if (entry == L2Entry::unallocated()) continue;
@@ -81,10 +86,9 @@ Task<void> Repair::mend_l2_table(HostOffset at, uint64_t l1_index, bool judges,
     note_mended("guest cluster", geometry().first_cluster_of(l1_index).value() + i, entry.raw(),
                 mended.raw());
     store_l2_entry(table, i, mended, geometry());
-    first = std::min(first, i);
-    last = i;
+    changed.add(i);
   }
-  if (first <= last) co_await write_entries(at, table, first, last);
+  co_await write_entries(at, table, changed);
 }
 
 L2Entry Repair::judged_entry(L2Entry entry, bool judges) const {
