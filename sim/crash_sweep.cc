@@ -123,8 +123,7 @@ class DeviceScenario final : public CrashScenario {
   }
 
   Task<void> work(const World& world, const OpenStorages& open, const CrashLog& log) override {
-    std::unique_ptr<SharedStorage> storage = std::move(open()[0]);
-    std::shared_ptr<DeviceNode> node = co_await format_.open(world, std::move(storage), false);
+    std::shared_ptr<DeviceNode> node = co_await open_device(world, open);
     Workload workload(options_.workload, mix_seed(seed_, 2), model_, &log);
     Result<void> worked = co_await workload.run(world, *node).result();
     co_await node->close();
@@ -133,8 +132,7 @@ class DeviceScenario final : public CrashScenario {
 
   Task<void> verify(const World& world, const OpenStorages& open, uint64_t event) override {
     co_await check(world, open);
-    std::unique_ptr<SharedStorage> storage = std::move(open()[0]);
-    std::shared_ptr<DeviceNode> node = co_await format_.open(world, std::move(storage), false);
+    std::shared_ptr<DeviceNode> node = co_await open_device(world, open);
     EXPECT_EQ(node->size().value(), options_.size.value()) << "the disk has another size";
     Result<void> verified;
     if (node->size() == options_.size) {
@@ -146,6 +144,12 @@ class DeviceScenario final : public CrashScenario {
   }
 
  private:
+  Task<std::shared_ptr<DeviceNode>> open_device(const World& world, const OpenStorages& open) {
+    std::vector<std::unique_ptr<SharedStorage>> storages = open();
+    if (format_.open_all) co_return co_await format_.open_all(world, std::move(storages)).result();
+    co_return co_await format_.open(world, std::move(storages[0]), false).result();
+  }
+
   Task<void> check(const World& world, const OpenStorages& open) {
     if (!format_.check) co_return;
     std::unique_ptr<SharedStorage> storage = std::move(open()[0]);

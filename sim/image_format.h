@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "block/device_queue.h"
 #include "block/storage_access.h"
@@ -26,6 +27,11 @@ struct ImageFormat {
   std::function<Task<std::shared_ptr<DeviceNode>>(
       const World& world, std::unique_ptr<SharedStorage> storage, bool read_only)>
       open;
+  // Opens an image of several storages, of which `create` and `check` get the first alone. Empty:
+  // there is one, and `open` opens it. Only for crash sweeps, which have a disk for each.
+  std::function<Task<std::shared_ptr<DeviceNode>>(
+      const World& world, std::vector<std::unique_ptr<SharedStorage>> storages)>
+      open_all = {};
   // What a sector of a new disk reads as (a backing image's content); empty: zeros.
   ModelDisk::Initial initial = {};
   // Looks at a closed image after a crash or a fault; an error, or a failed expectation, says that

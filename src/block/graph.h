@@ -50,6 +50,8 @@ struct FormatOpening {
   std::string path;                        // its local path, empty where it has none
   OpenMode mode;
   Options options;  // the format's own
+  // A data file that is open already; null: the image finds its own.
+  std::unique_ptr<SharedStorage> data = nullptr;
 };
 
 struct OpenedFormat {

@@ -51,10 +51,11 @@ bool has_protocol_prefix(std::string_view name) {
 }
 
 Result<std::string> OpenGate::admit(Blocking, std::string_view image, std::string_view named,
-                                    std::string_view format) const {
+                                    std::string_view format, std::string_view what) const {
   const std::string name(named);
   auto refuse = [&](ErrorKind kind, const std::string& why) {
-    return diagnostics_.explain(Error::of(kind, "open gate"), "backing file '" + name + "' " + why);
+    return diagnostics_.explain(Error::of(kind, "open gate"),
+                                std::string(what) + " '" + name + "' " + why);
   };
   if (name.find('\0') != std::string::npos) return refuse(ErrorKind::kDenied, "is no file name");
   if (has_protocol_prefix(name)) {

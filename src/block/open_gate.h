@@ -28,9 +28,9 @@ class OpenGate {
   // The path to open for the file that `image` (a path) names as `named`, resolved against image's
   // directory, links followed before the check. `format` is what the image records for it; empty:
   // refused unless any local path is allowed (then it is probed). Refusals (kDenied) say what would
-  // let it in.
+  // let it in, and call it `what`.
   Result<std::string> admit(Blocking token, std::string_view image, std::string_view named,
-                            std::string_view format) const;
+                            std::string_view format, std::string_view what = "backing file") const;
 
  private:
   Diagnostics& diagnostics_;

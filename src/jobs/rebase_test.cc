@@ -63,6 +63,7 @@ struct Scenario {
     Random random(seed);
     image = qcow2::drawn_edited_image(seed);
     image.cluster_bits = static_cast<uint32_t>(9 + random.below(6));
+    image.extended_l2 = image.extended_l2 && image.cluster_bits >= 14;
     const uint64_t sizes[] = {0, 100 << 10, kDiskSize.value(), 700 << 10};
     old_below = drawn_content(random, sizes[random.below(4)], Content());
     new_below = drawn_content(random, sizes[random.below(4)], old_below);

@@ -29,6 +29,9 @@ class Qcow2Admin final : public FormatAdmin {
          "Effort of convert -c: zlib 1 to 12 (default: 5), zstd 1 to 22 (default: 4)"},
         {"compression_type=<str>",
          "Compression method of compressed clusters: zlib or zstd (default: zlib)"},
+        {"data_file=<str>", "File name of an external data file"},
+        {"data_file_raw=<bool (on/off)>",
+         "The external data file must stay valid as a raw image (default: off)"},
         {"extended_l2=<bool (on/off)>",
          "Extended L2 entries: clusters of 32 subclusters (default: off)"},
         {"lazy_refcounts=<bool (on/off)>", "Postpone refcount updates (default: off)"},
@@ -61,6 +64,8 @@ class Qcow2Admin final : public FormatAdmin {
     show_given("compat", options.get("compat").value_or(""));
     show_given("backing_file", options.get("backing_file").value_or(request.backing_name));
     show_given("backing_fmt", options.get("backing_fmt").value_or(request.backing_format));
+    show_given("data_file", options.get("data_file").value_or(""));
+    show_given("data_file_raw", options.get("data_file_raw").value_or(""));
     show("lazy_refcounts", "off");
     show_size("refcount_bits", "16");
     return shown;

@@ -29,6 +29,7 @@ class Amender {
   Task<void> upgrade();
   Task<void> change_width();
   Task<void> change_laziness();
+  Task<void> change_data_file();
   Task<void> downgrade();
 
   Graph& graph_;
@@ -86,6 +87,19 @@ Task<void> Amender::change_laziness() {
   co_await edit_header(change);
 }
 
+Task<void> Amender::change_data_file() {
+  const HeaderChange change = [this](Header& header) -> Result<void> {
+    if (amendment_.data_file) {
+      set_extension(header, ExtensionType::kDataFileName, as_bytes(*amendment_.data_file));
+    }
+    if (!amendment_.data_file_raw.value_or(true)) {
+      header.autoclear_features &= ~kAutoclearRawDataFile;
+    }
+    return {};
+  };
+  co_await edit_header(change);
+}
+
 Task<void> Amender::change_width() {
   std::unique_ptr<SharedStorage> storage = co_await request_.open();
   Result<void> changed =
@@ -132,6 +146,7 @@ Task<void> Amender::run() {
   if (version >= 3 && amendment_.lazy_refcounts.value_or(is_lazy) != is_lazy) {
     co_await change_laziness();
   }
+  if (amendment_.data_file || amendment_.data_file_raw) co_await change_data_file();
   if (version < 3 && header_.version >= 3) co_await downgrade();
 }
 

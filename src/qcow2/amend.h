@@ -23,6 +23,8 @@ struct Amendment {
   std::optional<uint32_t> refcount_order;
   std::optional<bool> lazy_refcounts;
   std::optional<std::string> backing_name, backing_format;
+  std::optional<std::string> data_file;
+  std::optional<bool> data_file_raw;
 };
 
 // kInvalid, with a note, for what is wrong or cannot be amended.

@@ -5,6 +5,7 @@
 #include <bit>
 
 #include "base/diagnostics.h"
+#include "block/open_gate.h"
 #include "qcow2/amend.h"
 
 namespace ringdisk::qcow2 {
@@ -26,9 +27,6 @@ Result<void> refuse_fixed_options(const Options& options, Diagnostics& diagnosti
       return refuse(key, "is fixed when an image is made; convert the image to change it");
     }
     if (key.starts_with("encrypt.")) return refuse(key, "needs encryption, which is not supported");
-    if (key == "data_file" || key == "data_file_raw") {
-      return refuse(key, "is only for images with an external data file, which are not supported");
-    }
   }
   return {};
 }
@@ -76,6 +74,11 @@ Result<Amendment> parse_amend_options(Options& options, Diagnostics& diagnostics
     ASSIGN_OR_RETURN(bool lazy, options.take_bool("lazy_refcounts", false, diagnostics));
     amendment.lazy_refcounts = lazy;
   }
+  if (options.has("data_file_raw")) {
+    ASSIGN_OR_RETURN(bool is_raw, options.take_bool("data_file_raw", false, diagnostics));
+    amendment.data_file_raw = is_raw;
+  }
+  amendment.data_file = options.take("data_file");
   amendment.backing_name = options.take("backing_file");
   amendment.backing_format = options.take("backing_fmt");
   RETURN_IF_ERROR(options.check_all_taken("amending a qcow2 image", diagnostics));
@@ -93,6 +96,19 @@ Result<void> judge_amendment(const Amendment& amendment, const Header& header,
   if (is_other_backing) {
     return refuse(ErrorKind::kUnsupported,
                   "another backing file is not an amendment; 'ringdisk rebase' changes it");
+  }
+  const bool is_local = amendment.data_file && !amendment.data_file->empty() &&
+                        !has_protocol_prefix(*amendment.data_file);
+  if (amendment.data_file && !header.has_data_file()) {
+    return refuse(ErrorKind::kInvalid, "data_file is only for images that have one");
+  }
+  if (amendment.data_file && !is_local) {
+    return refuse(ErrorKind::kInvalid, "data_file is the name of a local file");
+  }
+  if (amendment.data_file_raw.value_or(false) && !header.data_file_is_raw()) {
+    return refuse(ErrorKind::kInvalid,
+                  "data_file_raw=on is for new images: what this one's data "
+                  "file holds need not be its disk");
   }
   if (amendment.version.value_or(header.version) >= 3) return {};
   if (amendment.lazy_refcounts.value_or(false)) {
@@ -112,6 +128,8 @@ std::vector<std::pair<std::string, std::string>> amend_options() {
       {"backing_file=<str>", "As recorded; 'ringdisk rebase' changes it"},
       {"backing_fmt=<str>", "As recorded; 'ringdisk rebase' changes it"},
       {"compat=<str>", "Compatibility level, v2 [0.10] or v3 [1.1]"},
+      {"data_file=<str>", "File name of the external data file"},
+      {"data_file_raw=<bool (on/off)>", "off: the data file need not stay valid as a raw image"},
       {"lazy_refcounts=<bool (on/off)>", "Postpone refcount updates"},
       {"refcount_bits=<num>", "Width of a reference count entry in bits"},
       {"size=<size>", "Virtual disk size"},

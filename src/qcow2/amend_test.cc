@@ -61,6 +61,7 @@ Case drawn_case(uint64_t seed) {
   Case drawn;
   drawn.image = drawn_edited_image(seed);
   drawn.image.cluster_bits = 9 + seed % 4;
+  drawn.image.extended_l2 = false;
   drawn.has_snapshot = seed % 3 == 0;
   switch (seed % 4) {
     case 0:
@@ -307,7 +308,7 @@ TEST_F(AmendTest, RefusalsNameTheOption) {
       {"cluster_size=4k", "'cluster_size' is fixed"},
       {"preallocation=full", "'preallocation' is fixed"},
       {"encrypt.state=active", "'encrypt.state' needs encryption"},
-      {"data_file=x", "'data_file' is only for"},
+      {"data_file=x", "data_file is only for"},
       {"refcount_bits=3", "power of two"},
       {"compat=2.0", "compat is 0.10 or 1.1"},
       {"bogus=1", "bogus"},

@@ -4,6 +4,7 @@
 
 #include "base/endian.h"
 #include "qcow2/check_lane.h"
+#include "qcow2/data_file_entry.h"
 
 namespace ringdisk::qcow2 {
 namespace {
@@ -23,6 +24,10 @@ class TableScan {
     for (index_ = 0; index_ < entries; ++index_) {
       entry_ = load_l2_entry(table, index_, image_.geometry());
       if (entry_ == L2Entry::unallocated()) continue;
+      if (image_.rules.has_data_file && names_data_file(entry_)) {
+        scan_data_file();
+        continue;
+      }
       if (!scan_plain_data()) scan_other();
     }
   }
@@ -44,6 +49,20 @@ class TableScan {
     count_usage(host);
     count(cluster);
     return true;
+  }
+
+  // Nothing counts the cluster; but it has only one place there.
+  void scan_data_file() {
+    const HostOffset host = entry_.host();
+    count_usage(host);
+    constexpr uint64_t kKnown = kCopied | kOffsetMask | kReadsZero;
+    const bool is_right = (entry_.raw() & ~kKnown) == 0 &&
+                          host.value() >> image_.geometry().cluster_bits() == place() &&
+                          host.is_aligned(image_.geometry().cluster_size());
+    if (is_right) return;
+    findings_.add(FindingKind::kOther, CheckStage::kEntries, place(),
+                  "guest cluster %llu: l2_entry=%llx is not its own place in the data file",
+                  static_cast<Number>(place()), static_cast<Number>(entry_.raw()));
   }
 
   void count_usage(HostOffset host) {

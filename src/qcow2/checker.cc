@@ -61,6 +61,7 @@ Task<void> Checker::open() {
   image_->rules.file_clusters = header.geometry().clusters_of(storage_->size().value());
   image_->rules.has_zero_flag = header.version >= 3;
   image_->rules.has_backing = header.has_backing;
+  image_->rules.has_data_file = header.has_data_file();
   image_->header = std::move(header);
   snapshots_ = co_await read_snapshots(*storage_, image_->header, diagnostics);
   l1_places_.push_back({image_->header.l1_table, image_->header.l1_size});

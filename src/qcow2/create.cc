@@ -89,9 +89,13 @@ Task<void> ImageWriter::write_tables() {
   // Extended entries: clusters have their places, subclusters are unallocated, so that a backing
   // image shows through.
   const uint64_t words = geometry_.l2_entry_bytes() / kEntryBytes;
-  auto cluster_of = [this, words](uint64_t i) -> uint64_t {
-    const bool is_named = i % words == 0 && i / words < layout_.data_clusters;
-    return is_named ? L2Entry::owned(host(layout_.data + i / words)).raw() : 0;
+  const bool is_outside = settings_.header.has_data_file();
+  const uint64_t clusters =
+      is_outside ? geometry_.guest_clusters(settings_.header.size) : layout_.data_clusters;
+  const uint64_t first = is_outside ? 0 : layout_.data;
+  auto cluster_of = [this, words, clusters, first](uint64_t i) -> uint64_t {
+    const bool is_named = i % words == 0 && i / words < clusters;
+    return is_named ? L2Entry::owned(host(first + i / words)).raw() : 0;
   };
   auto fill_l2 = [&](MutableBytes piece, uint64_t at) { fill_entries(piece, at, cluster_of); };
 
@@ -148,6 +152,24 @@ Task<void> write_image(SharedStorage& storage, const CreateSettings& settings,
   co_await writer.write_all();
 }
 
+// Beside the image, where it will be looked for. The image's own file is locked by now, so it is
+// not taken for another.
+Task<void> create_data_file(Graph& graph, const CreateRequest& request, const Header& header) {
+  const std::string image = request.storage.get("filename").value_or("");
+  const std::string name = header.data_file_name();
+  const size_t slash = image.rfind('/');
+  const bool is_beside = !name.starts_with('/') && slash != std::string::npos;
+  Options data;
+  data.set("filename", is_beside ? image.substr(0, slash + 1) + name : name);
+  co_await graph.create_storage(std::move(data), header.size);
+}
+
+Task<void> write_with_data_file(Graph& graph, const CreateRequest& request, SharedStorage& storage,
+                                const CreateSettings& settings, const Layout& layout) {
+  if (settings.header.has_data_file()) co_await create_data_file(graph, request, settings.header);
+  co_await write_image(storage, settings, layout);
+}
+
 }  // namespace
 
 Task<void> create_image(Graph& graph, CreateRequest request) {
@@ -163,7 +185,8 @@ Task<void> create_image(Graph& graph, CreateRequest request) {
   co_await graph.create_storage(request.storage, ByteCount(0));
   OpenMode mode;
   std::unique_ptr<SharedStorage> storage = co_await graph.open_storage(request.storage, mode);
-  Result<void> written = co_await write_image(*storage, settings, layout).result();
+  Result<void> written =
+      co_await write_with_data_file(graph, request, *storage, settings, layout).result();
   Result<void> closed = co_await storage->node->close().result();
   co_await std::move(written);
   co_await std::move(closed);

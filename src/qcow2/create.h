@@ -5,6 +5,8 @@
 //
 //   | header | refcount table | refcount blocks | L1 table | L2 tables | data clusters |
 //                                                            (the last two: preallocated images)
+//
+// A data file is made with its image, as long as the disk; data clusters are then there.
 #pragma once
 
 #include "async/task.h"

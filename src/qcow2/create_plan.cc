@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "base/diagnostics.h"
+#include "block/open_gate.h"
 #include "qcow2/compressor.h"
 #include "qcow2/create.h"
 
@@ -85,10 +86,31 @@ Result<void> parse_features(Options& options, Header& header, Diagnostics& diagn
   RETURN_IF_ERROR(check_compression_level(header.compression, level, diagnostics));
   RETURN_IF_ERROR(parse_extended_l2(options, header, diagnostics));
   ASSIGN_OR_RETURN(bool encryption, options.take_bool("encryption", false, diagnostics));
-  if (encryption || options.has("encrypt.format") || options.has("data_file")) {
+  if (encryption || options.has("encrypt.format")) {
     return refuse(diagnostics, ErrorKind::kUnsupported,
-                  "data_file and encryption cannot be written yet; leave them out");
+                  "encryption cannot be written yet; leave them out");
   }
+  return {};
+}
+
+Result<void> parse_data_file(Options& options, Header& header, Diagnostics& diagnostics) {
+  const std::optional<std::string> name = options.take("data_file");
+  ASSIGN_OR_RETURN(bool is_raw, options.take_bool("data_file_raw", false, diagnostics));
+  auto refuse_it = [&](std::string why) {
+    return refuse(diagnostics, ErrorKind::kInvalid, std::move(why));
+  };
+  if (!name && is_raw) return refuse_it("data_file_raw needs a data_file");
+  if (!name) return {};
+  if (header.version < 3) return refuse_it("data_file needs compat=1.1");
+  if (name->empty() || has_protocol_prefix(*name)) {
+    return refuse_it("data_file is the name of a local file, not '" + *name + "'");
+  }
+  if (is_raw && header.has_backing) {
+    return refuse_it("data_file_raw and a backing image exclude each other");
+  }
+  header.incompatible_features |= kIncompatibleDataFile;
+  if (is_raw) header.autoclear_features |= kAutoclearRawDataFile;
+  set_extension(header, ExtensionType::kDataFileName, as_bytes(*name));
   return {};
 }
 
@@ -111,6 +133,14 @@ Result<Preallocation> parse_preallocation(Options& options, const Header& header
                   "preallocation would hide the backing image; use one or the other, or "
                   "extended_l2=on");
   }
+  const bool fills = mode == Preallocation::kFalloc || mode == Preallocation::kFull;
+  if (fills && header.has_data_file()) {
+    return refuse(
+        diagnostics, ErrorKind::kUnsupported,
+        "preallocation=" + text + " is not supported with a data_file; there is: metadata");
+  }
+  // So that the data file can be read without the image whatever becomes of it.
+  if (header.data_file_is_raw()) mode = Preallocation::kMetadata;
   return mode;
 }
 
@@ -145,6 +175,7 @@ Result<CreateSettings> parse_create_options(CreateRequest& request, Diagnostics&
   RETURN_IF_ERROR(parse_geometry(options, header, diagnostics));
   RETURN_IF_ERROR(parse_features(options, header, diagnostics));
   RETURN_IF_ERROR(take_backing(request, header, diagnostics));
+  RETURN_IF_ERROR(parse_data_file(options, header, diagnostics));
   ASSIGN_OR_RETURN(settings.preallocation, parse_preallocation(options, header, diagnostics));
   RETURN_IF_ERROR(options.check_all_taken("qcow2", diagnostics));
   add_feature_names(header);
@@ -163,7 +194,7 @@ Result<Layout> plan_layout(const CreateSettings& settings, Diagnostics& diagnost
   layout.l1_clusters = geometry.clusters_of(layout.l1_entries * kEntryBytes);
   if (settings.preallocation != Preallocation::kOff) {
     layout.l2_clusters = layout.l1_entries;
-    layout.data_clusters = geometry.guest_clusters(header.size);
+    if (!header.has_data_file()) layout.data_clusters = geometry.guest_clusters(header.size);
   }
   // Refcount blocks count themselves and their table: grow until they suffice.
   const uint64_t fixed = 1 + layout.l1_clusters + layout.l2_clusters + layout.data_clusters;

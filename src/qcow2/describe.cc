@@ -44,6 +44,12 @@ std::vector<DescribedField> specific_fields(const Header& header) {
   const bool extended = (header.incompatible_features & kIncompatibleExtendedL2) != 0;
   fields.push_back(bool_field("lazy-refcounts", lazy));
   fields.push_back(number_field("refcount-bits", header.geometry().refcount_bits()));
+  if (header.has_data_file()) {
+    if (std::string name = header.data_file_name(); !name.empty()) {
+      fields.push_back(text_field("data-file", std::move(name)));
+    }
+    fields.push_back(bool_field("data-file-raw", header.data_file_is_raw()));
+  }
   fields.push_back(bool_field("corrupt", header.is_corrupt()));
   fields.push_back(bool_field("extended-l2", extended));
   return fields;

@@ -4,12 +4,15 @@
 // home shard, which may still refuse (home_life.cc).
 #include "qcow2/driver.h"
 
+#include <sys/stat.h>
+
 #include "base/diagnostics.h"
 #include "base/log.h"
 #include "qcow2/check.h"
 #include "qcow2/describe.h"
 #include "qcow2/node.h"
 #include "qcow2/snapshots.h"
+#include "runtime/blocking_pool.h"
 #include "runtime/shard.h"
 
 namespace ringdisk {
@@ -18,6 +21,12 @@ namespace {
 
 constexpr uint64_t kSliceMemoryMax = 256 * limits::kMiB;
 
+bool is_same_file(Blocking, const std::string& one, const std::string& other) {
+  struct stat first, second;
+  return stat(one.c_str(), &first) == 0 && stat(other.c_str(), &second) == 0 &&
+         first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
 // Opens one image; lives in the frame of open_image.
 class Opener {
  public:
@@ -25,11 +34,15 @@ class Opener {
       : world_(opening.world), opening_(opening), storage_(storage) {}
 
   Task<std::unique_ptr<Image>> open();
+  // After a failure.
+  Task<void> close_data_file();
 
  private:
   Task<Header> read_header();
   Task<void> select_snapshot(Header& header, std::string wanted);
   Task<void> repair_unclean(Header& header);
+  Task<std::unique_ptr<SharedStorage>> open_data_file(const Header& header);
+  Task<Options> find_data_file(const Header& header);
   Result<void> check_writable(const Header& header) const;
   Task<std::vector<std::byte>> read_l1_table(const Header& header);
   bool is_read_only() const { return opening_.mode.read_only || storage_.limits().read_only; }
@@ -40,6 +53,7 @@ class Opener {
   const World& world_;
   FormatOpening& opening_;
   StorageAccess& storage_;
+  std::unique_ptr<SharedStorage> data_;  // until the image has it
 };
 
 Task<Header> Opener::read_header() {
@@ -54,6 +68,10 @@ Task<Header> Opener::read_header() {
 
 Result<void> Opener::check_writable(const Header& header) const {
   if (is_read_only()) return {};
+  if (header.has_data_file() && header.snapshot_count != 0) {
+    return refuse(ErrorKind::kUnsupported,
+                  "has snapshots and a data file, which exclude each other; it can only be read");
+  }
   if (header.is_corrupt()) {
     return refuse(ErrorKind::kCorrupt,
                   "the image is marked as corrupt; open it read-only, or repair it "
@@ -118,6 +136,41 @@ Task<void> Opener::select_snapshot(Header& header, std::string wanted) {
   co_await check_places(header, storage_.size(), world_.diagnostics, storage_.node_id());
 }
 
+// What the user says, else what the image says, past the gate. The image's own file it can never
+// be: guest data would be written over its tables.
+Task<Options> Opener::find_data_file(const Header& header) {
+  Options described = opening_.options.take_group("data-file");
+  if (!described.empty()) co_return std::move(described);
+  const std::string name = header.data_file_name();
+  if (name.empty()) {
+    co_await fail(refuse(ErrorKind::kInvalid,
+                         "the image does not record its data file; name it with --image-opts "
+                         "data-file.filename=FILE"));
+  }
+  const StorageNode& node = *opening_.storage->node;
+  std::string image = opening_.path;
+  if (image.empty() && std::string_view(node.driver()) == "file") image = node.name();
+  auto admit = [&](Blocking token) -> Result<std::string> {
+    ASSIGN_OR_RETURN(std::string path,
+                     opening_.graph.gate().admit(token, image, name, "raw", "data file"));
+    if (!is_same_file(token, image, path)) return path;
+    return refuse(ErrorKind::kCorrupt, "names itself as its data file");
+  };
+  std::string path = co_await run_blocking(world_.blocking, admit);
+  described.set("filename", std::move(path));
+  co_return std::move(described);
+}
+
+Task<std::unique_ptr<SharedStorage>> Opener::open_data_file(const Header& header) {
+  if (!header.has_data_file()) co_return std::unique_ptr<SharedStorage>();
+  if (header.size.value() > kDataFileDiskBytesMax) {
+    co_await fail(refuse(ErrorKind::kLimit, "a disk with a data file has at most 32 PiB"));
+  }
+  if (opening_.data) co_return std::move(opening_.data);
+  Options described = co_await find_data_file(header);
+  co_return co_await opening_.graph.open_storage(std::move(described), opening_.mode).result();
+}
+
 Task<std::unique_ptr<Image>> Opener::open() {
   Header header = co_await read_header();
   std::optional<std::string> snapshot = opening_.options.take("snapshot");
@@ -127,22 +180,28 @@ Task<std::unique_ptr<Image>> Opener::open() {
   Result<uint64_t> memory =
       opening_.options.take_size("l2-cache-size", kSliceMemoryMax, world_.diagnostics);
   const uint64_t slice_memory_max = co_await std::move(memory);
+  data_ = co_await open_data_file(header);
   co_await opening_.options.check_all_taken("qcow2", world_.diagnostics);
   std::vector<std::byte> l1_table = co_await read_l1_table(header);
   FormatLimits format_limits;
   format_limits.cluster_size = ByteCount(header.geometry().cluster_size());
   format_limits.subcluster_bits = header.geometry().subcluster_bits();
   format_limits.read_only = is_read_only();
-  format_limits.compresses = true;
+  format_limits.compresses = !header.has_data_file();
   const CacheMode cache = opening_.mode.cache;
   const bool writes_through = cache == CacheMode::kWritethrough || cache == CacheMode::kDirectsync;
   const ImageOptions options{slice_memory_max, opening_.mode.keep_clean, writes_through,
                              opening_.mode.keep_zeroes};
-  co_return std::make_unique<Image>(world_, std::move(opening_.storage), std::move(header),
-                                    l1_table, format_limits, options);
+  co_return std::make_unique<Image>(world_, std::move(opening_.storage), std::move(data_),
+                                    std::move(header), l1_table, format_limits, options);
 }
 
-// On an error the storage is closed again.
+Task<void> Opener::close_data_file() {
+  if (opening_.data) data_ = std::move(opening_.data);
+  if (data_) co_await data_->node->close();
+}
+
+// On an error the storages are closed again.
 Task<OpenedFormat> open_image(FormatOpening opening) {
   SharedStorage& storage = *opening.storage;
   Result<std::unique_ptr<StorageAccess>> access =
@@ -151,6 +210,11 @@ Task<OpenedFormat> open_image(FormatOpening opening) {
   if (access.ok()) {
     Opener opener(opening, *access.value());
     image = co_await opener.open().result();
+    if (!image.ok()) {
+      // Nothing was written to it, so that it closes adds nothing to the cause.
+      Result<void> closed = co_await opener.close_data_file().result();
+      static_cast<void>(closed.ok());
+    }
     std::unique_ptr<StorageAccess> ended = std::move(access).value();
   } else {
     image = access.error();

@@ -28,6 +28,7 @@ struct EntryRules {
   uint64_t file_clusters = 0;
   bool has_zero_flag = true;  // version 3
   bool has_backing = false;
+  bool has_data_file = false;  // standard entries name places in it, and nothing counts those
 
   // What stands for zeros without a cluster where `entry` had data; nullopt: nothing does (version
   // 2, with a backing image). Subclusters that had none stay as they are.

@@ -148,10 +148,17 @@ Task<void> GuestMap::choose_place(Pending& pending, uint64_t end, Slice& slice) 
   }
   const uint64_t count = count_placeless(slice, first, end);
   if (count == 0) co_return;
-  NewClusters made = co_await allocator_.allocate(count);
+  NewClusters made = co_await allocate_for(first, count);
   pending.host = made.run;
   pending.reads_zero = made.reads_zero;
   cover_whole(pending);
+}
+
+// In a data file every cluster has its place already; what that holds is not known.
+Task<NewClusters> GuestMap::allocate_for(ClusterIndex guest, uint64_t count) {
+  if (!image_.has_data_file()) co_return co_await allocator_.allocate(count);
+  const HostOffset place(image_.geometry.guest_offset(guest).value() | kInDataFile);
+  co_return NewClusters{{image_.geometry.host_cluster(place), count}, false};
 }
 
 void GuestMap::cover_whole(Pending& pending) const {
@@ -190,8 +197,9 @@ Task<std::optional<Allocation>> GuestMap::begin_allocation(GuestRange range) {
   allocation.cover = units_range(pending->cover_first, pending->cover_end);
   allocation.request =
       range.intersection(units_range(pending->touched_first, pending->touched_end));
+  const uint64_t place = geometry.host_offset(pending->host.first).value();
   allocation.host =
-      geometry.host_offset(pending->host.first) + ByteCount(lead << geometry.unit_bits());
+      HostOffset(image_.place_in_data(place)) + ByteCount(lead << geometry.unit_bits());
   allocation.reads_zero = pending->reads_zero;
   allocation.ticket = ++tickets_;
   pending_.emplace(allocation.ticket, std::move(pending));
@@ -240,12 +248,15 @@ Task<void> GuestMap::abandon_allocation(Allocation allocation) {
 }
 
 Task<void> GuestMap::give_place_back(const Pending& pending) {
-  if (!pending.was_kept) co_await allocator_.take_back(pending.host);
+  if (!pending.was_kept && !image_.has_data_file()) {
+    co_await allocator_.take_back(pending.host);
+  }
 }
 
 // Host clusters that an entry points at, once the entry is gone.
 void GuestMap::release(L2Entry entry) {
   if (is_invalid(entry)) return;
+  if (image_.has_data_file() && !entry.is_compressed()) return;
   const ClusterRun run = host_clusters_of(entry, image_.geometry);
   if (run.count != 0) quarantine_.release(run);
 }

@@ -60,6 +60,7 @@ class GuestMap {
   Task<void> add_table(uint64_t l1_index);
   Task<void> copy_table(uint64_t l1_index);
   Task<void> choose_place(Pending& pending, uint64_t end, Slice& slice);
+  Task<NewClusters> allocate_for(ClusterIndex guest, uint64_t count);
   void cover_whole(Pending& pending) const;
   GuestRange units_range(uint64_t first, uint64_t end) const;
   uint64_t count_placeless(const Slice& slice, ClusterIndex first, uint64_t end) const;

@@ -98,7 +98,7 @@ Task<void> GuestMap::choose_new_subclusters(Pending& pending, uint64_t first, ui
     if (is_invalid(entry) || has_own_place(entry)) break;
     data.push_back(data_of(entry));
   }
-  const NewClusters made = co_await allocator_.allocate(data.size());
+  const NewClusters made = co_await allocate_for(front, data.size());
   pending.host = made.run;
   pending.reads_zero = made.reads_zero;
   const ClusterIndex back = front + (made.run.count - 1);

@@ -97,6 +97,11 @@ struct Header {
   bool has_extended_l2() const { return (incompatible_features & kIncompatibleExtendedL2) != 0; }
   Geometry geometry() const { return Geometry(cluster_bits, refcount_order, has_extended_l2()); }
   bool is_dirty() const { return (incompatible_features & kIncompatibleDirty) != 0; }
+  bool has_data_file() const { return (incompatible_features & kIncompatibleDataFile) != 0; }
+  bool data_file_is_raw() const {
+    return has_data_file() && (autoclear_features & kAutoclearRawDataFile) != 0;
+  }
+  std::string data_file_name() const;  // empty: not recorded
   bool is_corrupt() const { return (incompatible_features & kIncompatibleCorrupt) != 0; }
   const HeaderExtension* find_extension(ExtensionType type) const;
 };

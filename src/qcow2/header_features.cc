@@ -103,11 +103,6 @@ Result<void> check_features(const Header& header, Diagnostics& diagnostics, uint
     return refuse("the image uses incompatible features that are not known: " +
                   names_of_features(header, FeatureSet::kIncompatible, unknown));
   }
-  const uint64_t missing = header.incompatible_features & kIncompatibleDataFile;
-  if (missing != 0) {
-    return refuse("the image uses features that are not supported yet: " +
-                  names_of_features(header, FeatureSet::kIncompatible, missing));
-  }
   return {};
 }
 

@@ -222,6 +222,11 @@ Result<Header> parse_header(Bytes first_bytes, Diagnostics& diagnostics, uint32_
   return HeaderParser(first_bytes, diagnostics, node).parse();
 }
 
+std::string Header::data_file_name() const {
+  const HeaderExtension* name = find_extension(ExtensionType::kDataFileName);
+  return name ? std::string(as_text(name->content)) : std::string();
+}
+
 const HeaderExtension* Header::find_extension(ExtensionType type) const {
   auto found = std::find_if(extensions.begin(), extensions.end(),
                             [type](const HeaderExtension& one) { return one.type == type; });

@@ -188,9 +188,6 @@ TEST(HeaderTest, UnknownFeaturesAreNamedByTheImagesOwnTable) {
 
 TEST(HeaderTest, FeaturesThatAreNotSupportedAreNamed) {
   Header header = plain_header();
-  header.incompatible_features = kIncompatibleDataFile;
-  EXPECT_NE(refusal(header).find("'external data file'"), std::string::npos);
-  header.incompatible_features = 0;
   header.encryption = Encryption::kAes;
   EXPECT_NE(refusal(header).find("legacy AES"), std::string::npos);
   header.encryption = Encryption::kLuks;

@@ -23,7 +23,7 @@ class Home {
  public:
   // On the home shard. Reads what a writer must know: the refcount table, where tables lie.
   static Task<std::unique_ptr<Home>> open(Image& image, Shard& shard);
-  Home(Image& image, std::unique_ptr<StorageAccess> storage);
+  Home(Image& image, std::unique_ptr<StorageAccess> storage, std::unique_ptr<StorageAccess> data);
   ~Home();
 
   // What queues ask for. Each notes damage that it meets (note_damage).
@@ -75,6 +75,7 @@ class Home {
 
   Image& image_;
   std::unique_ptr<StorageAccess> storage_;
+  std::unique_ptr<StorageAccess> data_;  // null: guest data lies in storage_
   MetadataMap metadata_;
   SliceCache slices_;
   RefcountBlocks refcounts_;

@@ -8,23 +8,27 @@
 
 namespace ringdisk::qcow2 {
 
-Home::Home(Image& image, std::unique_ptr<StorageAccess> storage)
+Home::Home(Image& image, std::unique_ptr<StorageAccess> storage,
+           std::unique_ptr<StorageAccess> data)
     : image_(image),
       storage_(std::move(storage)),
+      data_(std::move(data)),
       slices_(image, *storage_, metadata_),
       refcounts_(image, *storage_),
       allocator_(image, *storage_, refcounts_, metadata_, slices_),
       open_clusters_(image.geometry),
       compressed_(image, refcounts_, allocator_, open_clusters_),
       quarantine_(image, *storage_, refcounts_, allocator_, open_clusters_),
-      write_back_(image, *storage_, slices_, refcounts_, allocator_, quarantine_),
+      write_back_(image, *storage_, data_.get(), slices_, refcounts_, allocator_, quarantine_),
       guest_map_(image, slices_, allocator_, quarantine_, metadata_) {}
 
 Home::~Home() = default;
 
 Task<std::unique_ptr<Home>> Home::open(Image& image, Shard& shard) {
   std::unique_ptr<StorageAccess> storage = co_await StorageAccess::open(*image.storage, shard);
-  auto home = std::make_unique<Home>(image, std::move(storage));
+  std::unique_ptr<StorageAccess> data;
+  if (image.has_data_file()) data = co_await StorageAccess::open(*image.data, shard);
+  auto home = std::make_unique<Home>(image, std::move(storage), std::move(data));
   image.pins.set_home(shard);
   if (!image.limits.read_only) co_await home->open_writable();
   co_return std::move(home);
@@ -83,12 +87,14 @@ Result<void> Home::note_tables() {
 // Features that promise something about the disk's content, which writing without knowing them
 // breaks.
 Task<void> Home::clear_autoclear_bits() {
-  const uint64_t bits = image_.header.autoclear_features;
+  const uint64_t kept = image_.data_file_is_raw() ? kAutoclearRawDataFile : 0;
+  const uint64_t bits = image_.header.autoclear_features & ~kept;
   if (image_.options.keep_clean || bits == 0) co_return;
   image_.world.log.warning(image_.world.diagnostics.node_name(image_.node_id()) +
                            ": opened for writing, which ends what these features promise: " +
                            names_of_features(image_.header, FeatureSet::kAutoclear, bits));
   std::vector<std::byte> cleared(8);
+  store_be64(&cleared[0], kept);
   co_await storage_->write(HostOffset(kAutoclearFeaturesAt), ConstBuffers(Bytes(cleared)));
   co_await storage_->flush();
 }
@@ -133,7 +139,8 @@ Task<void> Home::edit(const ImageEdit& edit) {
   co_await write_everything();
   co_await check_writable(image_, "edit image");
   MutexLock lock = co_await freeing_.lock();
-  const HomeParts parts{image_, *storage_, refcounts_, allocator_, quarantine_, write_back_};
+  const HomeParts parts{image_,     *storage_,   data_.get(), refcounts_,
+                        allocator_, quarantine_, write_back_};
   Result<void> edited = co_await edit(parts).result();
   if (!edited.ok()) co_await note_damage(edited.error());
   co_await std::move(edited);

@@ -11,6 +11,7 @@
 
 #include "block/format.h"
 #include "block/storage_access.h"
+#include "qcow2/data_file_entry.h"
 #include "qcow2/header.h"
 #include "qcow2/health.h"
 #include "qcow2/l1_table.h"
@@ -32,10 +33,13 @@ struct ImageOptions {
 };
 
 struct Image {
-  Image(const World& the_world, std::unique_ptr<SharedStorage> the_storage, Header the_header,
-        Bytes l1_bytes, FormatLimits the_limits, ImageOptions the_options)
+  // `the_data` is null where guest data lies in `the_storage`.
+  Image(const World& the_world, std::unique_ptr<SharedStorage> the_storage,
+        std::unique_ptr<SharedStorage> the_data, Header the_header, Bytes l1_bytes,
+        FormatLimits the_limits, ImageOptions the_options)
       : world(the_world),
         storage(std::move(the_storage)),
+        data(std::move(the_data)),
         header(std::move(the_header)),
         geometry(header.geometry()),
         limits(the_limits),
@@ -47,12 +51,23 @@ struct Image {
 
   bool has_zero_flag() const { return header.version >= 3; }
   uint32_t node_id() const { return storage->node->id(); }
+  bool has_data_file() const { return data != nullptr; }
+  // The data file is the disk, read as raw: zeros are written, nothing is given back.
+  bool data_file_is_raw() const {
+    return has_data_file() && (header.autoclear_features & kAutoclearRawDataFile) != 0;
+  }
+  SharedStorage& data_storage() const { return has_data_file() ? *data : *storage; }
+  // The place in data_storage() that an entry in memory names as `host`.
+  uint64_t place_in_data(uint64_t host) const {
+    return has_data_file() ? host & ~kInDataFile : host;
+  }
   // Whether a cluster that is not allocated may show something else than zeros.
   bool may_show_below() const { return header.has_backing || options.keep_zeroes; }
 
   // constant after open
   const World& world;
   const std::unique_ptr<SharedStorage> storage;
+  const std::unique_ptr<SharedStorage> data;  // of the guest; null: it lies in `storage`
   const Header header;  // as it was read; what changes later is the home shard's
   const Geometry geometry;
   const FormatLimits limits;

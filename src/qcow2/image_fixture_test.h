@@ -36,6 +36,8 @@ struct TestImage {
   bool leaks_allowed = false;       // by the check
   Compression compression = Compression::kDeflate;
   bool lazy_refcounts = false;
+  bool has_data_file = false;
+  bool data_file_is_raw = false;
   PlantedBug planted_bug = PlantedBug::kNone;
 };
 
@@ -51,6 +53,8 @@ inline std::vector<std::byte> encode_test_image(const TestImage& image, ByteCoun
   if (image.compression != Compression::kDeflate) {
     header.incompatible_features |= kIncompatibleCompression;
   }
+  if (image.has_data_file) header.incompatible_features |= kIncompatibleDataFile;
+  if (image.data_file_is_raw) header.autoclear_features |= kAutoclearRawDataFile;
   if (image.lazy_refcounts) header.compatible_features |= kCompatibleLazyRefcounts;
   if (image.extended_l2) header.incompatible_features |= kIncompatibleExtendedL2;
   const Geometry geometry = header.geometry();

@@ -130,7 +130,8 @@ bool Lookup::try_map(GuestRange range, MapPurpose purpose, Mapping& mapping, boo
   mapping.has_kept_place =
       run.has_host && (run.kind == MappingKind::kZero || run.kind == MappingKind::kAbsent);
   const bool is_compressed = run.kind == MappingKind::kCompressed;
-  mapping.host = HostOffset(run.host + (run.has_host && !is_compressed ? lead.value() : 0));
+  mapping.host = HostOffset(image_.place_in_data(run.host) +
+                            (run.has_host && !is_compressed ? lead.value() : 0));
   return true;
 }
 

@@ -17,7 +17,10 @@ Task<std::unique_ptr<FormatQueue>> Qcow2Node::open_queue(Shard& shard) {
   auto ensure = [this, home_shard] { return ensure_home(*home_shard); };
   co_await home_shard->call(ensure);
   std::unique_ptr<StorageAccess> storage = co_await StorageAccess::open(*image_->storage, shard);
-  co_return std::make_unique<Qcow2Queue>(*image_, *home_, *home_shard, shard, std::move(storage));
+  std::unique_ptr<StorageAccess> data;
+  if (image_->has_data_file()) data = co_await StorageAccess::open(*image_->data, shard);
+  co_return std::make_unique<Qcow2Queue>(*image_, *home_, *home_shard, shard, std::move(storage),
+                                         std::move(data));
 }
 
 Task<void> Qcow2Node::edit(const ImageEdit& edit) {
@@ -45,6 +48,10 @@ Task<void> Qcow2Node::close() {
   if (Shard* home_shard = home_shard_.exchange(nullptr)) {
     auto end = [this] { return close_home(); };
     outcome = co_await home_shard->call(end).result();
+  }
+  if (image_->has_data_file()) {
+    Result<void> closed = co_await image_->data->node->close().result();
+    if (outcome.ok()) outcome = std::move(closed);
   }
   co_await image_->storage->node->close();
   co_await std::move(outcome);

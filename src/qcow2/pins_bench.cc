@@ -29,8 +29,8 @@ std::unique_ptr<Image> image_with_one_table(const sim::SimWorld& world) {
   Header header;
   header.size = ByteCount(uint64_t{1} << 30);
   const std::vector<std::byte> l1(16);
-  return std::make_unique<Image>(world.world(), std::move(storage), header, l1, FormatLimits(),
-                                 ImageOptions{1 << 20});
+  return std::make_unique<Image>(world.world(), std::move(storage), nullptr, header, l1,
+                                 FormatLimits(), ImageOptions{1 << 20});
 }
 
 // One cluster of 64 KiB found in a slice in memory, its pin released at once.

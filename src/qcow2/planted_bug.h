@@ -20,6 +20,8 @@ enum class PlantedBug : uint8_t {
   kLostWriteError,
   // Lazy refcounts go stale on the disk without the dirty bit.
   kLateDirtyBit,
+  // Entries are written without a flush of the data file that they point into.
+  kDataFileNotFlushed,
 };
 
 }  // namespace ringdisk::qcow2

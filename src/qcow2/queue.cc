@@ -8,12 +8,13 @@
 namespace ringdisk::qcow2 {
 
 Qcow2Queue::Qcow2Queue(Image& image, Home& home, Shard& home_shard, Shard& shard,
-                       std::unique_ptr<StorageAccess> storage)
+                       std::unique_ptr<StorageAccess> storage, std::unique_ptr<StorageAccess> data)
     : image_(image),
       home_(home),
       home_shard_(home_shard),
       shard_(shard),
       storage_(std::move(storage)),
+      data_(std::move(data)),
       lookup_(image, shard.index()),
       compressor_(image.header.compression) {}
 
@@ -50,12 +51,29 @@ Task<void> Qcow2Queue::abandon_allocation(const Allocation& allocation) {
   co_await home_shard_.call(abandon);
 }
 
+// In a raw data file the zeros are there before the entry says so, and the place stays.
 Task<ClusterChange> Qcow2Queue::zero_clusters(GuestRange clusters, ZeroOptions options) {
+  if (image_.data_file_is_raw()) {
+    co_await write_raw_zeroes(clusters, options);
+    options.may_unmap = false;
+  }
   auto zero = [this, clusters, options] { return home_.zero_clusters(clusters, options); };
   co_return co_await home_shard_.call(zero);
 }
 
+Task<void> Qcow2Queue::write_raw_zeroes(GuestRange clusters, ZeroOptions options) {
+  const HostRange place(HostOffset(clusters.offset.value()), clusters.length);
+  co_await data_->write_zeroes(place, options);
+}
+
+// A data file is given its space back before the entries go: whoever writes to a cluster meanwhile
+// has no order with this, and who writes afterwards finds nothing under way. A raw one is as it is.
 Task<ClusterChange> Qcow2Queue::discard_clusters(GuestRange clusters) {
+  if (image_.data_file_is_raw()) co_return ClusterChange{clusters.length};
+  if (data_) {
+    const HostRange place(HostOffset(clusters.offset.value()), clusters.length);
+    co_await data_->discard(place);
+  }
   auto discard = [this, clusters] { return home_.discard_clusters(clusters); };
   co_return co_await home_shard_.call(discard);
 }
@@ -104,7 +122,7 @@ Task<void> Qcow2Queue::read_compressed(GuestOffset at, MutableBytes target) {
       fill_zero(target);
       break;
     case EntryKind::kData:
-      co_await storage_->read(entry.host(), MutableBuffers(target));
+      co_await read_place(entry, target);
       break;
     case EntryKind::kSubclusters:
       co_await read_subclusters(entry, target);
@@ -115,9 +133,14 @@ Task<void> Qcow2Queue::read_compressed(GuestOffset at, MutableBytes target) {
   }
 }
 
+Task<void> Qcow2Queue::read_place(L2Entry entry, MutableBytes target) {
+  const HostOffset place(image_.place_in_data(entry.host().value()));
+  co_await data_storage().read(place, MutableBuffers(target));
+}
+
 // Those that are unallocated lie over no backing image, as above.
 Task<void> Qcow2Queue::read_subclusters(L2Entry entry, MutableBytes target) {
-  if (entry.allocated() != 0) co_await storage_->read(entry.host(), MutableBuffers(target));
+  if (entry.allocated() != 0) co_await read_place(entry, target);
   const size_t unit = image_.geometry.unit_size();
   for (uint32_t i = 0; i < image_.geometry.units_per_cluster(); ++i) {
     if (entry.subcluster_kind(i) != EntryKind::kData) fill_zero(target.subspan(i * unit, unit));

@@ -18,9 +18,9 @@ class Qcow2Queue final : public FormatQueue {
  public:
   // `home` lives on `home_shard` and outlives the queue.
   Qcow2Queue(Image& image, Home& home, Shard& home_shard, Shard& shard,
-             std::unique_ptr<StorageAccess> storage);
+             std::unique_ptr<StorageAccess> storage, std::unique_ptr<StorageAccess> data);
 
-  StorageAccess& data_storage() override { return *storage_; }
+  StorageAccess& data_storage() override { return data_ ? *data_ : *storage_; }
   bool try_map(GuestRange range, MapPurpose purpose, Mapping& mapping) override;
   Task<void> load_map(GuestOffset at) override;
   Task<std::optional<Allocation>> begin_allocation(GuestRange range) override;
@@ -35,6 +35,8 @@ class Qcow2Queue final : public FormatQueue {
  private:
   void release_pin(uint32_t generation) override;
   Task<L2Entry> pinned_entry(ClusterIndex guest, MappingPin& pin);
+  Task<void> write_raw_zeroes(GuestRange clusters, ZeroOptions options);
+  Task<void> read_place(L2Entry entry, MutableBytes target);
   Task<void> read_subclusters(L2Entry entry, MutableBytes target);
   Task<void> read_stream(ClusterIndex guest, CompressedPlace place, MutableBytes target);
   Result<void> decompress(Bytes stream, MutableBytes target);
@@ -48,6 +50,7 @@ class Qcow2Queue final : public FormatQueue {
 
   // this shard only
   std::unique_ptr<StorageAccess> storage_;
+  std::unique_ptr<StorageAccess> data_;  // the data file; null: guest data lies in storage_
   Lookup lookup_;
   std::unique_ptr<Inflater> inflater_;  // made when first needed
   std::unique_ptr<ZstdDecoder> zstd_decoder_;

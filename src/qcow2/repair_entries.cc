@@ -67,6 +67,8 @@ bool Repair::can_write_table(Bytes table, HostOffset at) const {
 }
 
 Task<bool> Repair::read_table_to_mend(HostOffset at, MutableBytes table) {
+  // What names places in a data file is told of, and left to its owner.
+  if (checker_.image().rules.has_data_file) co_return false;
   co_await checker_.storage().read(at, MutableBuffers(table));
   co_await NextTurn(Shard::current());
   co_return can_write_table(table, at);

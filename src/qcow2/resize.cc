@@ -28,6 +28,9 @@ Result<void> check_size(const Header& header, ByteCount size, Diagnostics& diagn
                       std::to_string(header.geometry().cluster_size()) +
                       " bytes; convert it to larger clusters first");
   }
+  if (header.has_data_file() && size.value() > kDataFileDiskBytesMax) {
+    return refuse(ErrorKind::kLimit, "a disk with a data file has at most 32 PiB");
+  }
   if (header.version == 2 && header.snapshot_count != 0) {
     return refuse(ErrorKind::kUnsupported,
                   "a version 2 image with snapshots cannot be resized; delete them, or convert it");
@@ -69,9 +72,22 @@ Task<void> check_new_size(const World& world, SharedStorage& storage, ByteCount 
   co_await check_size(header, size, world.diagnostics, access->node_id());
 }
 
-Task<void> resize_disk(HomeParts parts, ByteCount size) {
+namespace {
+
+// A raw data file shows what it holds, so what it may hold beyond the old end goes first.
+Task<void> grow_data_file(StorageAccess& data, const Image& image, ByteCount size) {
+  const HostOffset old_end(image.header.size.value());
+  const HostOffset there(std::min(size.value(), data.size().value()));
+  if (image.data_file_is_raw() && old_end < there) {
+    const HostRange gained = HostRange::between(old_end, there);
+    co_await data.write_zeroes(gained, ZeroOptions());
+  }
+  if (data.limits().grows && data.size() < size) co_await data.resize(size);
+  co_await data.flush();
+}
+
+Task<void> resize_tables(HomeParts parts, ByteCount size) {
   const Header& header = parts.image.header;
-  co_await check_size(header, size, parts.image.world.diagnostics, parts.image.node_id());
   TableEditor tables(parts);
   const uint64_t entries = header.geometry().l1_entries_for(size);
   if (entries <= header.l1_size) {
@@ -83,6 +99,8 @@ Task<void> resize_disk(HomeParts parts, ByteCount size) {
   if (!moved.ok()) co_await tables.undo();
   co_await std::move(moved);
 }
+
+}  // namespace
 
 static Task<void> lengthen_table(HomeParts parts, ByteCount size) {
   const Header& header = parts.image.header;
@@ -106,6 +124,17 @@ Result<void> show_grown(FormatNode& node, ByteCount size) {
   if (!has_room || size < image.size) return Error::of(ErrorKind::kInvalid, "resize");
   image.size = size;
   return {};
+}
+
+// The data file is never shorter than the disk says.
+Task<void> resize_disk(HomeParts parts, ByteCount size) {
+  const Image& image = parts.image;
+  co_await check_size(image.header, size, image.world.diagnostics, image.node_id());
+  const ByteCount old_size = image.header.size;
+  if (parts.data && size > old_size) co_await grow_data_file(*parts.data, image, size);
+  co_await resize_tables(parts, size);
+  const bool cuts = parts.data && size < old_size && parts.data->limits().grows;
+  if (cuts) co_await parts.data->resize(size);
 }
 
 Task<void> resize_image(Graph& graph, std::unique_ptr<SharedStorage> storage, ByteCount size) {

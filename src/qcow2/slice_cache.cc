@@ -88,8 +88,15 @@ std::unique_ptr<Slice> SliceCache::make_slice(uint64_t number, Bytes bytes) {
   auto slice =
       std::make_unique<Slice>(number, geometry.slice_entries(), geometry.has_subclusters());
   for (uint64_t i = 0; i < geometry.slice_entries(); ++i) {
-    const L2Entry entry = judged(load_l2_entry(bytes, i, geometry));
+    L2Entry entry = load_l2_entry(bytes, i, geometry);
+    if (image_.has_data_file()) {
+      const ClusterIndex guest((number << geometry.slice_bits()) + i);
+      entry = entry_in_data_file(entry, geometry.guest_offset(guest));
+    }
+    entry = judged(entry);
     slice->fill(i, entry);
+    // Nothing of a data file can be in the way of a table.
+    if (image_.has_data_file()) continue;
     const ClusterRun run = host_clusters_of(entry, geometry);
     pointed_end_ = std::max(pointed_end_, run.first.value() + run.count);
   }

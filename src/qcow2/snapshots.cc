@@ -38,6 +38,12 @@ Result<size_t> choose_snapshot(const SnapshotTable& table, const std::string& wa
 }
 
 static Task<void> edit_on_home(HomeParts parts, const SnapshotEdit& edit) {
+  const Image& image = parts.image;
+  if (image.has_data_file()) {
+    co_await fail(image.world.diagnostics.explain(
+        Error::of(ErrorKind::kUnsupported, "edit snapshots"), image.node_id(),
+        "an image with a data file has no snapshots; convert it to one without"));
+  }
   SnapshotEditor editor(parts);
   co_await editor.run(edit);
 }

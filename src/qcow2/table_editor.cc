@@ -18,6 +18,7 @@ constexpr uint64_t kReleasedMax = 64 * 1024;
 
 // The host clusters an entry points at; a compressed stream may touch several.
 Result<ClusterRun> TableEditor::run_of(L2Entry entry) const {
+  if (parts_.image.has_data_file() && !entry.is_compressed()) return ClusterRun();
   if (entry.kind(geometry_, parts_.image.has_zero_flag()) == EntryKind::kInvalid) {
     return damaged_entry(parts_.image, "L2", entry.raw());
   }

@@ -24,6 +24,7 @@ namespace ringdisk::qcow2 {
 struct HomeParts {
   Image& image;
   StorageAccess& storage;
+  StorageAccess* data;  // the data file; null: guest data lies in `storage`
   RefcountBlocks& refcounts;
   Allocator& allocator;
   Quarantine& quarantine;

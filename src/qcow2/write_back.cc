@@ -18,10 +18,11 @@ bool has_lazy_refcounts(const Header& header) {
 
 }  // namespace
 
-WriteBack::WriteBack(Image& image, StorageAccess& storage, SliceCache& slices,
+WriteBack::WriteBack(Image& image, StorageAccess& storage, StorageAccess* data, SliceCache& slices,
                      RefcountBlocks& refcounts, Allocator& allocator, Quarantine& quarantine)
     : image_(image),
       storage_(storage),
+      data_(data),
       slices_(slices),
       refcounts_(refcounts),
       allocator_(allocator),
@@ -54,6 +55,9 @@ Task<void> WriteBack::run_round() {
 }
 
 Task<void> WriteBack::perform(const Round& round) {
+  // In the other file, so no flush of this one covers it.
+  const bool is_hasty = image_.planted_bug == PlantedBug::kDataFileNotFlushed;
+  if (data_ && !is_hasty) co_await data_->flush();
   const bool goes_stale =
       round.leaves_refcounts && (!round.entry_writes.empty() || !round.table_writes.empty());
   const bool is_late = image_.planted_bug == PlantedBug::kLateDirtyBit;
@@ -156,7 +160,9 @@ std::vector<std::byte> WriteBack::encode_table(uint64_t l1_index) const {
 void WriteBack::encode_slice(const Slice& slice, MutableBytes target) const {
   for (uint64_t i = 0; i < image_.geometry.slice_entries(); ++i) {
     const L2Entry entry = slice.load(i);
-    store_l2_entry(target, i, L2Entry(entry.persistent(), entry.bitmap()), image_.geometry);
+    const L2Entry persistent = image_.has_data_file() ? persistent_in_data_file(entry)
+                                                      : L2Entry(entry.persistent(), entry.bitmap());
+    store_l2_entry(target, i, persistent, image_.geometry);
   }
 }
 

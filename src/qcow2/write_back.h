@@ -3,6 +3,7 @@
 // clusters at worst. Home shard only. One round, from the state of all tables at one moment (no
 // suspension while it is taken):
 //
+//   0  flush the data file, where there is one
 //   1  write refcount blocks, and new L2 tables whole: nothing durable points at either yet
 //      flush: guest data that was completed before is durable, too
 //   2  only where there are new refcount blocks or a moved refcount table:
@@ -31,8 +32,9 @@ namespace ringdisk::qcow2 {
 
 class WriteBack {
  public:
-  WriteBack(Image& image, StorageAccess& storage, SliceCache& slices, RefcountBlocks& refcounts,
-            Allocator& allocator, Quarantine& quarantine);
+  // `data`: the data file; null: guest data lies in `storage`.
+  WriteBack(Image& image, StorageAccess& storage, StorageAccess* data, SliceCache& slices,
+            RefcountBlocks& refcounts, Allocator& allocator, Quarantine& quarantine);
 
   // Everything recorded before the call is durable afterwards, and every write to the storage that
   // completed before it.
@@ -73,6 +75,7 @@ class WriteBack {
 
   Image& image_;
   StorageAccess& storage_;
+  StorageAccess* const data_;
   SliceCache& slices_;
   RefcountBlocks& refcounts_;
   Allocator& allocator_;
