@@ -15,7 +15,7 @@ constexpr std::array<OptionSpec, 4> kGlobalOptions = {{
     {'h', "help", "", "show this text"},
     {'v', "verbose", "", "say more on standard error; twice: still more"},
     {0, "threads", "N", "use N cores (default: all that the process may use)"},
-    {0, "allow-path", "DIR", "images may name backing files below DIR (repeatable)"},
+    {0, "allow-path", "DIR", "images may name backing and data files below DIR (repeatable)"},
 }};
 
 std::string option_line(const OptionSpec& option) {
