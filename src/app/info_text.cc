@@ -61,9 +61,10 @@ std::string value_text(const DescribedField& field) {
     case DescribedField::Kind::kBool:
       return field.number ? "true" : "false";
     case DescribedField::Kind::kObject:
+    case DescribedField::Kind::kList:
       return "";
   }
-  UNREACHABLE("a described field has four kinds");
+  UNREACHABLE("a described field has five kinds");
 }
 
 std::string spaced(std::string key) {
@@ -73,12 +74,17 @@ std::string spaced(std::string key) {
   return key;
 }
 
-std::string specific_lines(const std::vector<DescribedField>& fields, size_t depth) {
+// Each on lines of its own, those of a list under their numbers: "[0]".
+std::string specific_lines(const std::vector<DescribedField>& fields, size_t depth,
+                           bool is_list = false) {
+  using Kind = DescribedField::Kind;
   std::string text;
-  for (const DescribedField& field : fields) {
-    text += std::string(4 * depth, ' ') + spaced(field.key) + ":";
-    if (field.kind == DescribedField::Kind::kObject) {
-      text += "\n" + specific_lines(field.children, depth + 1);
+  for (size_t i = 0; i < fields.size(); ++i) {
+    const DescribedField& field = fields[i];
+    const std::string key = is_list ? "[" + std::to_string(i) + "]" : spaced(field.key);
+    text += std::string(4 * depth, ' ') + key + ":";
+    if (field.kind == Kind::kObject || field.kind == Kind::kList) {
+      text += "\n" + specific_lines(field.children, depth + 1, field.kind == Kind::kList);
     } else {
       text += " " + value_text(field) + "\n";
     }
@@ -86,26 +92,31 @@ std::string specific_lines(const std::vector<DescribedField>& fields, size_t dep
   return text;
 }
 
-void fields_as_json(const std::vector<DescribedField>& fields, JsonText& json) {
-  json.begin_object();
-  for (const DescribedField& field : fields) {
-    json.key(field.key);
-    switch (field.kind) {
-      case DescribedField::Kind::kText:
-        json.text(field.text);
-        break;
-      case DescribedField::Kind::kNumber:
-        json.number(field.number);
-        break;
-      case DescribedField::Kind::kBool:
-        json.boolean(field.number != 0);
-        break;
-      case DescribedField::Kind::kObject:
-        fields_as_json(field.children, json);
-        break;
-    }
+void field_as_json(const DescribedField& field, JsonText& json) {
+  switch (field.kind) {
+    case DescribedField::Kind::kText:
+      json.text(field.text);
+      break;
+    case DescribedField::Kind::kNumber:
+      json.number(field.number);
+      break;
+    case DescribedField::Kind::kBool:
+      json.boolean(field.number != 0);
+      break;
+    case DescribedField::Kind::kObject:
+      json.begin_object();
+      for (const DescribedField& child : field.children) {
+        json.key(child.key);
+        field_as_json(child, json);
+      }
+      json.end_object();
+      break;
+    case DescribedField::Kind::kList:
+      json.begin_array();
+      for (const DescribedField& child : field.children) field_as_json(child, json);
+      json.end_array();
+      break;
   }
-  json.end_object();
 }
 
 void snapshots_as_json(const std::vector<SnapshotDescription>& snapshots, JsonText& json) {
@@ -131,7 +142,13 @@ void specific_as_json(const ImageReport& report, JsonText& json) {
   json.key("format-specific");
   json.begin_object();
   json.key("type"), json.text(report.format);
-  json.key("data"), fields_as_json(report.description.specific, json);
+  json.key("data");
+  json.begin_object();
+  for (const DescribedField& field : report.description.specific) {
+    json.key(field.key);
+    field_as_json(field, json);
+  }
+  json.end_object();
   json.end_object();
 }
 

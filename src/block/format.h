@@ -18,11 +18,14 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "async/task.h"
 #include "base/io_buffers.h"
 #include "base/units.h"
+#include "block/dirty_bits.h"
 #include "block/storage.h"
 
 namespace ringdisk {
@@ -171,9 +174,23 @@ class FormatNode {
   virtual const FormatLimits& limits() const = 0;
   virtual ByteCount size() const = 0;  // of the virtual disk; any thread
   virtual Task<std::unique_ptr<FormatQueue>> open_queue(Shard& shard) = 0;
+  // The persistent bitmaps of the image. Any shard. kUnsupported: the format has none.
+  virtual Task<std::vector<BitmapDescription>> bitmaps();
+  // One of them, which may be read as long as the node is open; that of an enabled one goes on
+  // changing where the image is open for writing. kNotFound, kInvalid (inconsistent), each with a
+  // note.
+  virtual Task<std::shared_ptr<const DirtyBits>> find_bitmap(std::string name);
   // After all queues are gone: writes back what is left in order, marks the image clean, closes its
   // storages.
   virtual Task<void> close() = 0;
 };
+
+inline Task<std::vector<BitmapDescription>> FormatNode::bitmaps() {
+  co_return Error::of(ErrorKind::kUnsupported, "list bitmaps");
+}
+
+inline Task<std::shared_ptr<const DirtyBits>> FormatNode::find_bitmap(std::string) {
+  co_return Error::of(ErrorKind::kUnsupported, "find bitmap");
+}
 
 }  // namespace ringdisk

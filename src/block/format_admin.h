@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What only a format can do to its own images, behind one interface, so that jobs/ and app/ need no
-// concrete format: creating, describing, checking, snapshots, amending, compaction. (Bitmaps join
-// later.)
+// concrete format: creating, describing, checking, snapshots, bitmaps, amending, compaction.
 #pragma once
 
 #include <cstdint>
@@ -20,11 +19,11 @@
 namespace ringdisk {
 
 // One line of "Format specific information" / one key of "format-specific": {"data": {…}}. A nested
-// object has children.
+// object has children, a list has children without keys.
 struct DescribedField {
   std::string
       key;  // as qemu-img's JSON has it ("lazy-refcounts"); the text form replaces '-' by ' '
-  enum class Kind : uint8_t { kText, kNumber, kBool, kObject } kind = Kind::kText;
+  enum class Kind : uint8_t { kText, kNumber, kBool, kObject, kList } kind = Kind::kText;
   std::string text;
   uint64_t number = 0;  // kBool: 0 or 1
   std::vector<DescribedField> children;
@@ -116,6 +115,16 @@ struct CompactReport {
   std::vector<std::string> obstacles;  // bounded; what stays where it is, and ends the file so late
 };
 
+// A change of one of an image's persistent bitmaps.
+struct BitmapEdit {
+  enum class Action : uint8_t { kAdd, kRemove, kClear, kEnable, kDisable, kMerge };
+  Action action = Action::kAdd;
+  std::string bitmap;
+  uint64_t granularity = 0;                      // kAdd; 0: the format's default
+  std::string source;                            // kMerge: what is merged into `bitmap`
+  std::shared_ptr<const DirtyBits> source_bits;  // kMerge; null: `source` is of the same image
+};
+
 class FormatAdmin {
  public:
   virtual ~FormatAdmin() = default;
@@ -136,6 +145,10 @@ class FormatAdmin {
   // format has no snapshots. kNotFound: not this one.
   virtual Task<void> edit_snapshots(Graph& graph, std::unique_ptr<SharedStorage> storage,
                                     SnapshotEdit edit);
+  // In order, all or, on an error, none; the storage is handled as above. kUnsupported: the format
+  // has no bitmaps.
+  virtual Task<void> edit_bitmaps(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                                  std::vector<BitmapEdit> edits);
   // Refuses a size that resize() would refuse, before anything is given up for it. Reads only.
   virtual Task<void> check_new_size(const World&, SharedStorage&, ByteCount) { co_return; }
   // Before resize() to a larger size: makes room in the tables for the disk in `storage`, which is
@@ -246,6 +259,12 @@ inline Task<CompactReport> FormatAdmin::compact(Graph& graph,
   return format_admin_internal::refuse_to_compact(
       graph, std::move(storage),
       "the format '" + std::string(name()) + "' has no holes that could be filled");
+}
+
+inline Task<void> FormatAdmin::edit_bitmaps(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                                            std::vector<BitmapEdit>) {
+  return refuse_and_close(graph, std::move(storage),
+                          "the format '" + std::string(name()) + "' has no bitmaps");
 }
 
 }  // namespace ringdisk

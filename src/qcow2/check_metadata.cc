@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The references that do not come from L2 tables: header, L1 tables and the L2 tables they name,
-// snapshots, bitmaps, refcounts. Each cluster is marked with what it holds, so that a second owner
-// is noticed; the refcount tables come last, because they can be built anew elsewhere.
+// snapshots, refcounts (bitmaps: check_bitmaps.cc). Each cluster is marked with what it holds, so
+// that a second owner is noticed; the refcount tables come last, because they can be built anew
+// elsewhere.
 #include <algorithm>
 
 #include "base/endian.h"
@@ -15,11 +16,6 @@ namespace {
 using Number = unsigned long long;
 
 constexpr uint64_t kTablePieceBytes = limits::kMiB;
-constexpr uint32_t kBitmapsMax = 65535;
-constexpr uint64_t kBitmapDirectoryBytesMax = 64 * limits::kMiB;
-constexpr uint32_t kBitmapEntryHeadBytes = 24;
-// Of one bitmap: a table of 64 MiB describes 512 GiB of bitmap at 64 KiB clusters.
-constexpr uint32_t kBitmapTableEntriesMax = 8 << 20;
 // Owners of metadata that are not alone, remembered for a repair.
 constexpr size_t kContestedMax = 1 << 16;
 
@@ -196,81 +192,6 @@ void Checker::refer_refcount_tables() {
     if (entry == 0) continue;
     refer_cluster_of_table(image_->geometry().host_cluster(HostOffset(entry)), "refcount block",
                            ReferenceCounts::kRefcountTables);
-  }
-}
-
-// --- bitmaps
-
-Task<void> Checker::refer_bitmaps(uint32_t flag) {
-  const HeaderExtension* extension = image_->header.find_extension(ExtensionType::kBitmaps);
-  // Without the autoclear bit the extension is stale, and its clusters are leaks.
-  if (!extension || (image_->header.autoclear_features & kAutoclearBitmaps) == 0) co_return;
-  SpanReader reader(extension->content);
-  const uint32_t count = reader.be32();
-  reader.skip(4);
-  const uint64_t length = reader.be64();
-  const HostOffset at(reader.be64());
-  if (!reader.ok() || count > kBitmapsMax || length > kBitmapDirectoryBytesMax) {
-    findings_.add(FindingKind::kLostPointer, CheckStage::kTables, 0,
-                  "the bitmap extension is damaged");
-    co_return;
-  }
-  if (!refer_table(at, length, "bitmap directory", ReferenceCounts::kFixedTable)) co_return;
-  co_await refer_bitmap_directory(at, length, count, flag);
-}
-
-Task<void> Checker::refer_bitmap_directory(HostOffset at, uint64_t length, uint32_t count,
-                                           uint32_t flag) {
-  std::vector<std::byte> directory(length);
-  for (uint64_t done = 0; done < length; done += limits::kRequestBytesMax) {
-    const uint64_t piece = std::min(limits::kRequestBytesMax, length - done);
-    MutableBytes target = MutableBytes(directory).subspan(done, piece);
-    co_await storage_->read(at + ByteCount(done), MutableBuffers(target));
-  }
-  SpanReader reader(directory);
-  for (uint32_t i = 0; i < count; ++i) {
-    const size_t start = reader.position();
-    const HostOffset table(reader.be64());
-    const uint32_t entries = reader.be32();
-    reader.skip(4 + 1 + 1);  // flags, type, granularity
-    const uint32_t name_length = reader.be16();
-    const uint32_t extra_length = reader.be32();
-    const uint64_t whole =
-        (uint64_t{kBitmapEntryHeadBytes} + name_length + extra_length + 7) & ~uint64_t{7};
-    if (!reader.ok() || whole > directory.size() - start) {
-      findings_.add(FindingKind::kLostPointer, CheckStage::kTables, i,
-                    "bitmap directory entry %u is damaged", i);
-      co_return;
-    }
-    reader.skip(start + whole - reader.position());
-    co_await admit_more();
-    co_await refer_bitmap_table(table, entries, flag);
-  }
-}
-
-Task<void> Checker::refer_bitmap_table(HostOffset at, uint32_t entries, uint32_t flag) {
-  if (entries > kBitmapTableEntriesMax || !at.is_aligned(image_->geometry().cluster_size())) {
-    findings_.add(FindingKind::kLostPointer, CheckStage::kTables, at.value(),
-                  "a bitmap table of %u entries at offset %#llx breaks the limits", entries,
-                  static_cast<Number>(at.value()));
-    co_return;
-  }
-  if (!refer_table(at, uint64_t{entries} * kEntryBytes, "bitmap table", flag)) co_return;
-  constexpr uint64_t kAtOnce = kTablePieceBytes / kEntryBytes;
-  for (uint64_t done = 0; done < entries; done += kAtOnce) {
-    std::vector<uint64_t> table = co_await read_table(at + ByteCount(done * kEntryBytes),
-                                                      std::min<uint64_t>(kAtOnce, entries - done));
-    for (uint64_t entry : table) {
-      const HostOffset cluster(entry & kOffsetMask);
-      if (cluster == HostOffset(0)) continue;
-      if (!cluster.is_aligned(image_->geometry().cluster_size())) {
-        findings_.add(FindingKind::kLostPointer, CheckStage::kTables, cluster.value(),
-                      "bitmap cluster at offset %#llx is not cluster aligned",
-                      static_cast<Number>(cluster.value()));
-        continue;
-      }
-      refer_table(cluster, image_->geometry().cluster_size(), "bitmap", flag);
-    }
   }
 }
 

@@ -21,6 +21,7 @@
 
 #include "async/cancel.h"
 #include "block/format_admin.h"
+#include "qcow2/bitmap_directory.h"
 #include "qcow2/check_lane.h"
 #include "qcow2/snapshot_table.h"
 #include "runtime/world.h"
@@ -102,8 +103,8 @@ class Checker {
   void refer_l2_table(uint64_t l1_index);
   void refer_refcount_tables();
   Task<void> refer_bitmaps(uint32_t flag);
-  Task<void> refer_bitmap_directory(HostOffset at, uint64_t length, uint32_t count, uint32_t flag);
-  Task<void> refer_bitmap_table(HostOffset at, uint32_t entries, uint32_t flag);
+  void judge_bitmap(const BitmapEntry& entry, uint64_t number);
+  Task<void> refer_bitmap(const BitmapEntry& entry, uint64_t number, uint32_t flag);
 
   const World& world_;
   SharedStorage& shared_storage_;

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "base/diagnostics.h"
+#include "base/log.h"
+#include "qcow2/bitmap_reader.h"
 #include "runtime/shard.h"
 
 namespace ringdisk::qcow2 {
@@ -31,7 +33,22 @@ DescribedField bool_field(std::string key, bool value) {
   return field;
 }
 
-std::vector<DescribedField> specific_fields(const Header& header) {
+DescribedField describe_bitmap(const BitmapEntry& entry) {
+  DescribedField flags = text_field("flags", "");
+  flags.kind = DescribedField::Kind::kList;
+  if (entry.is_in_use()) flags.children.push_back(text_field("", "in-use"));
+  if (entry.is_auto()) flags.children.push_back(text_field("", "auto"));
+  DescribedField bitmap;
+  bitmap.kind = DescribedField::Kind::kObject;
+  bitmap.children.push_back(std::move(flags));
+  bitmap.children.push_back(text_field("name", entry.name));
+  bitmap.children.push_back(
+      number_field("granularity", uint64_t{1} << (entry.granularity_bits & 63)));
+  return bitmap;
+}
+
+std::vector<DescribedField> specific_fields(const Header& header,
+                                            const std::vector<BitmapEntry>& bitmaps) {
   std::vector<DescribedField> fields;
   fields.push_back(text_field("compat", header.version == 2 ? "0.10" : "1.1"));
   fields.push_back(
@@ -43,6 +60,12 @@ std::vector<DescribedField> specific_fields(const Header& header) {
   const bool lazy = (header.compatible_features & kCompatibleLazyRefcounts) != 0;
   const bool extended = (header.incompatible_features & kIncompatibleExtendedL2) != 0;
   fields.push_back(bool_field("lazy-refcounts", lazy));
+  if (!bitmaps.empty()) {
+    DescribedField list = text_field("bitmaps", "");
+    list.kind = DescribedField::Kind::kList;
+    for (const BitmapEntry& entry : bitmaps) list.children.push_back(describe_bitmap(entry));
+    fields.push_back(std::move(list));
+  }
   fields.push_back(number_field("refcount-bits", header.geometry().refcount_bits()));
   if (header.has_data_file()) {
     if (std::string name = header.data_file_name(); !name.empty()) {
@@ -117,10 +140,23 @@ Result<void> refuse_unknown_features(const Header& header, Diagnostics& diagnost
                                  names_of_features(header, FeatureSet::kIncompatible, unknown));
 }
 
-Task<ImageDescription> describe_with(StorageAccess& storage, Diagnostics& diagnostics) {
+// Damaged ones are told of, and the rest is described.
+Task<std::vector<BitmapEntry>> describe_bitmaps(StorageAccess& storage, const Header& header,
+                                                const World& world) {
+  Result<BitmapDirectory> directory =
+      co_await read_bitmap_directory(storage, header, world.diagnostics).result();
+  if (directory.ok()) co_return std::move(directory.value().entries);
+  if (directory.error().kind != ErrorKind::kCorrupt) co_return directory.error();
+  world.log.warning(world.diagnostics.describe(directory.error()));
+  co_return std::vector<BitmapEntry>();
+}
+
+Task<ImageDescription> describe_with(StorageAccess& storage, const World& world) {
+  Diagnostics& diagnostics = world.diagnostics;
   Header header = co_await read_header(storage, diagnostics);
   co_await refuse_unknown_features(header, diagnostics, storage.node_id());
   SnapshotTable table = co_await read_snapshots(storage, header, diagnostics);
+  std::vector<BitmapEntry> bitmaps = co_await describe_bitmaps(storage, header, world);
   ImageDescription described;
   described.virtual_size = header.size;
   described.cluster_size = ByteCount(header.geometry().cluster_size());
@@ -132,7 +168,7 @@ Task<ImageDescription> describe_with(StorageAccess& storage, Diagnostics& diagno
   for (const Snapshot& snapshot : table.snapshots) {
     described.snapshots.push_back(describe_snapshot(snapshot));
   }
-  described.specific = specific_fields(header);
+  described.specific = specific_fields(header, bitmaps);
   co_return std::move(described);
 }
 
@@ -140,7 +176,7 @@ Task<ImageDescription> describe_with(StorageAccess& storage, Diagnostics& diagno
 
 Task<ImageDescription> describe_image(const World& world, SharedStorage& storage) {
   std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
-  co_return co_await describe_with(*access, world.diagnostics).result();
+  co_return co_await describe_with(*access, world).result();
 }
 
 }  // namespace ringdisk::qcow2
