@@ -90,6 +90,7 @@ class ArgumentParser {
 
   void add(const OptionSpec& spec, std::string_view value) {
     arguments_.options_[std::string(spec.key())].emplace_back(value);
+    arguments_.in_order_.emplace_back(spec.key(), value);
   }
 
   const OptionSpec* find_name(std::string_view name) const {

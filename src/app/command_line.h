@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -40,10 +41,13 @@ class Arguments {
   std::optional<std::string> value(std::string_view key) const;
   std::vector<std::string> values(std::string_view key) const;
   const std::vector<std::string>& names() const { return names_; }
+  // All options, key and value, for those of which it matters which came first.
+  const std::vector<std::pair<std::string, std::string>>& in_order() const { return in_order_; }
 
  private:
   friend class ArgumentParser;
   std::map<std::string, std::vector<std::string>, std::less<>> options_;
+  std::vector<std::pair<std::string, std::string>> in_order_;
   std::vector<std::string> names_;  // what is no option, in order
 };
 

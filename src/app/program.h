@@ -70,6 +70,7 @@ struct Command {
 // Each in the file of its name.
 Command amend_command();
 Command bench_command();
+Command bitmap_command();
 Command check_command();
 Command commit_command();
 Command compact_command();

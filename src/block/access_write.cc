@@ -93,6 +93,7 @@ Task<size_t> Access::write_elsewhere(GuestOffset offset, ConstBuffers source) {
     static_cast<void>(abandoned.ok());  // what failed first is what is reported
     co_return filled.error();
   }
+  allocation->changed = leader.all_written(allocation->request);
   co_await format_.finish_allocation(*allocation);
   leader.succeed();
   co_return length;

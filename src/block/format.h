@@ -80,6 +80,7 @@ struct Mapping {
 struct Allocation {
   GuestRange request;  // the part of the asked range that this allocation serves: a prefix of it
   GuestRange cover;    // whole clusters around `request`, or whole subclusters
+  GuestRange changed;  // within `cover`; `request`, and what the caller wrote besides
   HostOffset host;     // of cover's first byte, contiguous
   bool reads_zero = false;  // the place reads as zeros already: zeros need not be written
   uint64_t ticket = 0;      // the format's own

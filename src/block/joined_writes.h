@@ -14,6 +14,8 @@
 // Owned by an Access, its shard only. Costs a copy of the followers' bytes.
 #pragma once
 
+#include <algorithm>
+
 #include "async/event.h"
 #include "base/intrusive.h"
 #include "base/io_buffers.h"
@@ -73,6 +75,7 @@ class JoinedWrites {
         const bool is_taken =
             lay_over(follower, head, head_content) || lay_over(follower, tail, tail_content);
         if (is_taken) {
+          taken_range_ = hull(taken_range_, follower.range_);
           taken_.push_back(follower);
         } else {
           follower.end(false);
@@ -84,6 +87,8 @@ class JoinedWrites {
       unlink();
       end(followers_, false);
     }
+    // `own`, and what lies between it and all that was taken along.
+    GuestRange all_written(GuestRange own) const { return hull(taken_range_, own); }
     // What was taken along is where a read finds it.
     void succeed() { end(taken_, true); }
 
@@ -97,12 +102,18 @@ class JoinedWrites {
       copy_from_buffers(follower.source_, content.subspan(at));
       return true;
     }
+    static GuestRange hull(GuestRange one, GuestRange other) {
+      if (one.empty()) return other;
+      return GuestRange::between(std::min(one.offset, other.offset),
+                                 std::max(one.end(), other.end()));
+    }
     static void end(IntrusiveList<Follower>& list, bool is_written) {
       while (!list.empty()) list.pop_front().end(is_written);
     }
 
     const GuestRange request_;
     const GuestRange clusters_;
+    GuestRange taken_range_;
     IntrusiveList<Follower> followers_, taken_;
   };
 

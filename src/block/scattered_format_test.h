@@ -106,6 +106,7 @@ class ScatteredQueue final : public FormatQueue {
     Allocation allocation;
     allocation.cover = GuestRange(GuestOffset(index * kCluster), ByteCount(kCluster));
     allocation.request = range.intersection(allocation.cover);
+    allocation.changed = allocation.request;
     allocation.host = HostOffset(node_.free_.back());
     node_.free_.pop_back();
     // A file's part that was never written reads as zeros; a place that was abandoned may not.

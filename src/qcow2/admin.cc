@@ -4,6 +4,7 @@
 
 #include "qcow2/amend.h"
 #include "qcow2/backing.h"
+#include "qcow2/bitmaps.h"
 #include "qcow2/check.h"
 #include "qcow2/compact.h"
 #include "qcow2/create.h"
@@ -113,6 +114,10 @@ class Qcow2Admin final : public FormatAdmin {
                               std::function<void(CompactProgress)> on_progress) override {
     return qcow2::compact_image(graph, std::move(storage), qcow2::CompactLimits(), cancel,
                                 std::move(on_progress));
+  }
+  Task<void> edit_bitmaps(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                          std::vector<BitmapEdit> edits) override {
+    return qcow2::edit_bitmaps(graph, std::move(storage), std::move(edits));
   }
   Task<std::optional<CheckReport>> check(const World& world, SharedStorage& storage,
                                          CheckOptions options, CancelToken cancel,

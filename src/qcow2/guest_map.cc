@@ -197,6 +197,7 @@ Task<std::optional<Allocation>> GuestMap::begin_allocation(GuestRange range) {
   allocation.cover = units_range(pending->cover_first, pending->cover_end);
   allocation.request =
       range.intersection(units_range(pending->touched_first, pending->touched_end));
+  allocation.changed = allocation.request;
   const uint64_t place = geometry.host_offset(pending->host.first).value();
   allocation.host =
       HostOffset(image_.place_in_data(place)) + ByteCount(lead << geometry.unit_bits());

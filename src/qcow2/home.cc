@@ -39,12 +39,28 @@ Task<bool> Home::reclaim_after(const Error& error) {
   co_return true;
 }
 
+// Before the first change of the disk its bitmaps are in use, durably.
+Task<void> Home::start_bitmaps() {
+  if (bitmaps_.must_start()) co_await bitmaps_.start();
+}
+
+Task<void> Home::record_change(GuestRange range) {
+  co_await start_bitmaps();
+  image_.tracking.mark(range);
+}
+
+Task<std::shared_ptr<const DirtyBits>> Home::find_bitmap(std::string name) {
+  return bitmaps_.find(std::move(name));
+}
+
 Task<std::optional<Allocation>> Home::begin_allocation(GuestRange range) {
+  co_await start_bitmaps();
   auto begin = [this, range] { return guest_map_.begin_allocation(range); };
   co_return co_await perform(begin);
 }
 
 Task<void> Home::finish_allocation(Allocation allocation) {
+  image_.tracking.mark(allocation.changed);
   Result<void> outcome = co_await guest_map_.finish_allocation(allocation).result();
   if (!outcome.ok()) co_await note_damage(outcome.error());
   wake_background();
@@ -60,6 +76,7 @@ Task<void> Home::abandon_allocation(Allocation allocation) {
 
 Task<std::optional<HostOffset>> Home::begin_compressed(ByteCount size) {
   co_await check_writable(image_, "write");
+  co_await start_bitmaps();
   auto begin = [this, size] { return compressed_.allocate(size); };
   co_return co_await perform(begin);
 }
@@ -67,6 +84,8 @@ Task<std::optional<HostOffset>> Home::begin_compressed(ByteCount size) {
 // What cannot be recorded gives its place back.
 Task<void> Home::finish_compressed(GuestOffset guest, HostOffset at, ByteCount size) {
   const ClusterIndex cluster = image_.geometry.guest_cluster(guest);
+  const GuestOffset start = image_.geometry.guest_offset(cluster);
+  image_.tracking.mark(GuestRange(start, ByteCount(image_.geometry.cluster_size())));
   auto record = [this, cluster, at, size] {
     return guest_map_.record_compressed(cluster, at, size);
   };
@@ -86,6 +105,8 @@ Task<void> Home::abandon_compressed(HostOffset at, ByteCount size) {
 }
 
 Task<ClusterChange> Home::zero_clusters(GuestRange clusters, ZeroOptions options) {
+  co_await start_bitmaps();
+  image_.tracking.mark(clusters);
   auto change = [this, clusters, options] { return guest_map_.zero_clusters(clusters, options); };
   Result<ClusterChange> outcome = co_await perform(change).result();
   wake_background();
@@ -94,6 +115,8 @@ Task<ClusterChange> Home::zero_clusters(GuestRange clusters, ZeroOptions options
 }
 
 Task<ClusterChange> Home::discard_clusters(GuestRange clusters) {
+  co_await start_bitmaps();
+  image_.tracking.mark(clusters);
   auto change = [this, clusters] { return guest_map_.discard_clusters(clusters); };
   Result<ClusterChange> outcome = co_await perform(change).result();
   wake_background();

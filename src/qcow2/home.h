@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include "async/scope.h"
+#include "qcow2/bitmap_keeper.h"
 #include "qcow2/compressed_allocator.h"
 #include "qcow2/guest_map.h"
 #include "qcow2/table_editor.h"
@@ -40,6 +41,12 @@ class Home {
   Task<ClusterChange> discard_clusters(GuestRange clusters);
   Task<void> flush();
 
+  // Persistent bitmaps.
+  std::vector<BitmapDescription> describe_bitmaps() const { return bitmaps_.describe(); }
+  Task<std::shared_ptr<const DirtyBits>> find_bitmap(std::string name);
+  // Bitmaps say that the range changes, and durably that they are in use.
+  Task<void> record_change(GuestRange range);
+
   // No queue is there any more; the image is closed after it.
   Task<void> edit(const ImageEdit& edit);
 
@@ -59,6 +66,7 @@ class Home {
   Result<void> note_tables();
   Result<void> refuse_table(const char* what, HostOffset at) const;
   Task<void> clear_autoclear_bits();
+  Task<void> start_bitmaps();
   template <class Change>
   auto perform(Change change) -> std::invoke_result_t<Change&>;
   Task<bool> reclaim_after(const Error& error);
@@ -85,6 +93,7 @@ class Home {
   Quarantine quarantine_;
   WriteBack write_back_;
   GuestMap guest_map_;
+  BitmapKeeper bitmaps_;
   Mutex freeing_;  // one pass of the quarantine at a time
   Event much_is_dirty_;
   Event something_waits_;

@@ -20,7 +20,8 @@ Home::Home(Image& image, std::unique_ptr<StorageAccess> storage,
       compressed_(image, refcounts_, allocator_, open_clusters_),
       quarantine_(image, *storage_, refcounts_, allocator_, open_clusters_),
       write_back_(image, *storage_, data_.get(), slices_, refcounts_, allocator_, quarantine_),
-      guest_map_(image, slices_, allocator_, quarantine_, metadata_) {}
+      guest_map_(image, slices_, allocator_, quarantine_, metadata_),
+      bitmaps_(image, *storage_, metadata_, allocator_, quarantine_, write_back_) {}
 
 Home::~Home() = default;
 
@@ -38,6 +39,7 @@ Task<std::unique_ptr<Home>> Home::open(Image& image, Shard& shard) {
 Task<void> Home::open_writable() {
   co_await refcounts_.open();
   co_await note_tables();
+  co_await bitmaps_.open();
   co_await allocator_.open();
   co_await clear_autoclear_bits();
   writer_.emplace(write_back_when_much_is_dirty());
@@ -87,14 +89,15 @@ Result<void> Home::note_tables() {
 // Features that promise something about the disk's content, which writing without knowing them
 // breaks.
 Task<void> Home::clear_autoclear_bits() {
-  const uint64_t kept = image_.data_file_is_raw() ? kAutoclearRawDataFile : 0;
+  uint64_t kept = bitmaps_.is_valid() ? kAutoclearBitmaps : 0;
+  if (image_.data_file_is_raw()) kept |= kAutoclearRawDataFile;
   const uint64_t bits = image_.header.autoclear_features & ~kept;
   if (image_.options.keep_clean || bits == 0) co_return;
   image_.world.log.warning(image_.world.diagnostics.node_name(image_.node_id()) +
                            ": opened for writing, which ends what these features promise: " +
                            names_of_features(image_.header, FeatureSet::kAutoclear, bits));
   std::vector<std::byte> cleared(8);
-  store_be64(&cleared[0], kept);
+  store_be64(&cleared[0], image_.header.autoclear_features & kept);
   co_await storage_->write(HostOffset(kAutoclearFeaturesAt), ConstBuffers(Bytes(cleared)));
   co_await storage_->flush();
 }
@@ -140,7 +143,7 @@ Task<void> Home::edit(const ImageEdit& edit) {
   co_await check_writable(image_, "edit image");
   MutexLock lock = co_await freeing_.lock();
   const HomeParts parts{image_,     *storage_,   data_.get(), refcounts_,
-                        allocator_, quarantine_, write_back_};
+                        allocator_, quarantine_, write_back_, bitmaps_};
   Result<void> edited = co_await edit(parts).result();
   if (!edited.ok()) co_await note_damage(edited.error());
   co_await std::move(edited);
@@ -158,6 +161,9 @@ Task<void> Home::close() {
   something_waits_.set();
   co_await writer_ended_.wait();
   co_await freer_ended_.wait();
+  write_back_.end_laziness();
+  Result<void> saved;
+  if (image_.health.is_writable()) saved = co_await bitmaps_.close().result();
   Result<void> written = co_await write_everything().result();
   if (written.ok() && image_.health.is_writable()) {
     written = co_await allocator_.trim_storage().result();
@@ -166,6 +172,7 @@ Task<void> Home::close() {
   writer_.reset();
   freer_.reset();
   co_await std::move(written);
+  co_await std::move(saved);
 }
 
 // Freeing clusters makes refcounts dirty, so it goes round until nothing is left; three times at

@@ -3,7 +3,7 @@
 // home shard's state.
 //
 //   constant after open      world, storage, header fields, geometry, limits
-//   any shard (atomic)       L1 table, slices, pins, health
+//   any shard (atomic)       L1 table, slices, pins, health, dirty bitmaps
 //   the rest of the metadata belongs to the home shard: qcow2/home.h
 #pragma once
 
@@ -12,6 +12,7 @@
 #include "block/format.h"
 #include "block/storage_access.h"
 #include "qcow2/data_file_entry.h"
+#include "qcow2/dirty_tracking.h"
 #include "qcow2/header.h"
 #include "qcow2/health.h"
 #include "qcow2/l1_table.h"
@@ -78,6 +79,7 @@ struct Image {
   SliceDirectory slices;
   Pins pins;
   Health health;
+  DirtyTracking tracking;
 
   // constant from the first queue on: the header's, or more while a larger disk is made ready
   ByteCount size;

@@ -20,6 +20,8 @@ class Qcow2Node final : public FormatNode {
   const FormatLimits& limits() const override { return image_->limits; }
   ByteCount size() const override { return image_->size; }
   Task<std::unique_ptr<FormatQueue>> open_queue(Shard& shard) override;
+  Task<std::vector<BitmapDescription>> bitmaps() override;
+  Task<std::shared_ptr<const DirtyBits>> find_bitmap(std::string name) override;
   Task<void> close() override;
 
   // One change of the image as a whole (table_editor.h), opened for writing: queues that were there
@@ -32,6 +34,8 @@ class Qcow2Node final : public FormatNode {
  private:
   Task<void> edit_on(Shard& home_shard, const ImageEdit& edit);
   Task<void> ensure_home(Shard& home_shard);
+  Task<Shard*> ensure_home_somewhere();
+  Task<std::vector<BitmapDescription>> describe_bitmaps_at_home();
   Task<void> close_home();
 
   const std::unique_ptr<Image> image_;

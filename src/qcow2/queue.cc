@@ -19,6 +19,28 @@ Qcow2Queue::Qcow2Queue(Image& image, Home& home, Shard& home_shard, Shard& shard
       compressor_(image.header.compression) {}
 
 bool Qcow2Queue::try_map(GuestRange range, MapPurpose purpose, Mapping& mapping) {
+  if (purpose == MapPurpose::kWrite && !image_.tracking.is_off()) [[unlikely]] {
+    return try_map_tracked(range, mapping);
+  }
+  return try_map_untracked(range, purpose, mapping);
+}
+
+// What may be written in place is marked before it is. While the image does not say yet that its
+// bitmaps are in use nothing may be: then the write goes to the home shard, which sees to that.
+bool Qcow2Queue::try_map_tracked(GuestRange range, Mapping& mapping) {
+  if (image_.tracking.is_armed()) {
+    mapping = Mapping();
+    mapping.length = range.length;
+    return true;
+  }
+  if (!try_map_untracked(range, MapPurpose::kWrite, mapping)) return false;
+  if (mapping.kind == MappingKind::kData) {
+    image_.tracking.mark(GuestRange(range.offset, mapping.length));
+  }
+  return true;
+}
+
+bool Qcow2Queue::try_map_untracked(GuestRange range, MapPurpose purpose, Mapping& mapping) {
   mapping.pin.release();
   bool pinned = false;
   uint32_t generation = 0;
@@ -54,11 +76,19 @@ Task<void> Qcow2Queue::abandon_allocation(const Allocation& allocation) {
 // In a raw data file the zeros are there before the entry says so, and the place stays.
 Task<ClusterChange> Qcow2Queue::zero_clusters(GuestRange clusters, ZeroOptions options) {
   if (image_.data_file_is_raw()) {
+    co_await record_change(clusters);
     co_await write_raw_zeroes(clusters, options);
     options.may_unmap = false;
   }
   auto zero = [this, clusters, options] { return home_.zero_clusters(clusters, options); };
   co_return co_await home_shard_.call(zero);
+}
+
+// Before bytes change that the home shard does not hear of until afterwards.
+Task<void> Qcow2Queue::record_change(GuestRange range) {
+  if (image_.tracking.is_off()) co_return;
+  auto record = [this, range] { return home_.record_change(range); };
+  co_await home_shard_.call(record);
 }
 
 Task<void> Qcow2Queue::write_raw_zeroes(GuestRange clusters, ZeroOptions options) {
@@ -71,6 +101,7 @@ Task<void> Qcow2Queue::write_raw_zeroes(GuestRange clusters, ZeroOptions options
 Task<ClusterChange> Qcow2Queue::discard_clusters(GuestRange clusters) {
   if (image_.data_file_is_raw()) co_return ClusterChange{clusters.length};
   if (data_) {
+    co_await record_change(clusters);
     const HostRange place(HostOffset(clusters.offset.value()), clusters.length);
     co_await data_->discard(place);
   }

@@ -34,6 +34,9 @@ class Qcow2Queue final : public FormatQueue {
 
  private:
   void release_pin(uint32_t generation) override;
+  Task<void> record_change(GuestRange range);
+  bool try_map_tracked(GuestRange range, Mapping& mapping);
+  bool try_map_untracked(GuestRange range, MapPurpose purpose, Mapping& mapping);
   Task<L2Entry> pinned_entry(ClusterIndex guest, MappingPin& pin);
   Task<void> write_raw_zeroes(GuestRange clusters, ZeroOptions options);
   Task<void> read_place(L2Entry entry, MutableBytes target);

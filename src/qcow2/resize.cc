@@ -3,6 +3,7 @@
 #include "qcow2/resize.h"
 
 #include "base/diagnostics.h"
+#include "qcow2/bitmap_keeper.h"
 #include "qcow2/describe.h"
 #include "qcow2/edit.h"
 #include "qcow2/node.h"
@@ -54,7 +55,11 @@ Task<void> move_to_longer_table(TableEditor& tables, const Header& header, ByteC
   co_await tables.set_dirty(true);
   const HostOffset at = co_await write_longer_table(tables, header, entries);
   const std::vector<std::byte> fields = encode_disk_fields(size, entries, at);
-  co_await tables.commit_header(kDiskFieldsAt, fields);
+  if (size == header.size) {
+    co_await tables.commit_header(kDiskFieldsAt, fields);
+  } else {
+    co_await tables.commit_size(size, fields);
+  }
   const Geometry geometry = header.geometry();
   std::vector<ClusterRun> runs;
   runs.push_back({geometry.host_cluster(header.l1_table),
@@ -70,6 +75,15 @@ Task<void> check_new_size(const World& world, SharedStorage& storage, ByteCount 
   std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
   const Header header = co_await read_header(*access, world.diagnostics);
   co_await check_size(header, size, world.diagnostics, access->node_id());
+  // Of those that an open for writing would give up nothing is asked.
+  Result<BitmapDirectory> bitmaps =
+      co_await read_bitmap_directory(*access, header, world.diagnostics).result();
+  if (bitmaps.ok()) {
+    co_await check_bitmap_sizes(bitmaps.value(), header.size, size, world.diagnostics,
+                                access->node_id());
+  } else if (bitmaps.error().kind != ErrorKind::kCorrupt) {
+    co_await fail(bitmaps.error());
+  }
 }
 
 namespace {
@@ -92,7 +106,7 @@ Task<void> resize_tables(HomeParts parts, ByteCount size) {
   const uint64_t entries = header.geometry().l1_entries_for(size);
   if (entries <= header.l1_size) {
     const std::vector<std::byte> fields = encode_disk_fields(size, header.l1_size, header.l1_table);
-    co_await tables.commit_header(kDiskFieldsAt, fields);
+    co_await tables.commit_size(size, fields);
     co_return;
   }
   Result<void> moved = co_await move_to_longer_table(tables, header, size, entries).result();
@@ -130,6 +144,7 @@ Result<void> show_grown(FormatNode& node, ByteCount size) {
 Task<void> resize_disk(HomeParts parts, ByteCount size) {
   const Image& image = parts.image;
   co_await check_size(image.header, size, image.world.diagnostics, image.node_id());
+  co_await parts.bitmaps.check_size(size);
   const ByteCount old_size = image.header.size;
   if (parts.data && size > old_size) co_await grow_data_file(*parts.data, image, size);
   co_await resize_tables(parts, size);

@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "base/diagnostics.h"
+#include "qcow2/bitmap_keeper.h"
 #include "qcow2/damage.h"
 #include "qcow2/describe.h"
 #include "qcow2/snapshots.h"
@@ -87,6 +88,7 @@ Task<void> SnapshotEditor::apply(const Snapshot& snapshot) {
   const Header& header = image_.header;
   Table wanted = co_await tables_.read_table(snapshot.l1_table, snapshot.l1_size);
   const ByteCount size(snapshot.disk_size.value_or(header.size.value()));
+  if (size != header.size) co_await bitmaps_.check_size(size);
   const uint64_t entries = std::max<uint64_t>(wanted.size(), geometry_.l1_entries_for(size));
   if (entries > limits::kQcow2L1BytesMax / kEntryBytes) {
     co_await fail(damaged_table(image_, snapshot.l1_table, entries));
@@ -101,11 +103,44 @@ Task<void> SnapshotEditor::apply(const Snapshot& snapshot) {
   co_await tables_.flush();
   const HostOffset at = geometry_.host_offset(place.first);
   const std::vector<std::byte> fields = encode_disk_fields(size, entries, at);
-  co_await tables_.commit_header(kDiskFieldsAt, fields);
+  co_await tables_.commit_size(size, fields);
+  Result<void> marked = co_await mark_changes(old, wanted, size).result();
+  if (!marked.ok()) bitmaps_.abandon();
+  co_await std::move(marked);
   const std::vector<ClusterRun> tables = {
       {geometry_.host_cluster(header.l1_table), geometry_.clusters_of(old.size() * kEntryBytes)}};
   co_await tables_.lower(old, tables);
   co_await tables_.set_dirty(false);
+}
+
+// Bitmaps record that the disk has become another one: every cluster whose entry is another, and
+// what a disk that was smaller did not have.
+Task<void> SnapshotEditor::mark_changes(const Table& before, const Table& after, ByteCount size) {
+  if (image_.tracking.is_off()) co_return;
+  const GuestOffset end(size.value());
+  const GuestOffset old_end(std::min(size, image_.header.size).value());
+  image_.tracking.mark(GuestRange::between(old_end, end));
+  auto value = [](const Table& table, size_t i) {
+    return i < table.size() ? table[i] : uint64_t{0};
+  };
+  auto entry = [&value](const Table& table, size_t i) { return value(table, i) & ~kCopied; };
+  for (size_t i = 0; i < std::max(before.size(), after.size()); ++i) {
+    if (entry(before, i) == entry(after, i)) continue;
+    const Table one = co_await tables_.read_l2(L1Entry(entry(before, i)));
+    const Table other = co_await tables_.read_l2(L1Entry(entry(after, i)));
+    const uint64_t words = std::max(one.size(), other.size());
+    for (uint64_t word = 0; word < words; ++word) {
+      // Of an extended entry the second word has no flag.
+      const bool has_flag = words == geometry_.l2_entries() || word % 2 == 0;
+      const uint64_t differs = value(one, word) ^ value(other, word);
+      if ((has_flag ? differs & ~kCopied : differs) == 0) continue;
+      const uint64_t in_table = word * geometry_.l2_entries() / words;
+      const ClusterIndex cluster = geometry_.first_cluster_of(i) + in_table;
+      if (cluster.value() > kOffsetMax >> geometry_.cluster_bits()) break;
+      image_.tracking.mark(
+          GuestRange(geometry_.guest_offset(cluster), ByteCount(geometry_.cluster_size())));
+    }
+  }
 }
 
 Task<void> SnapshotEditor::remove(size_t index) {

@@ -8,7 +8,8 @@
 //   create  take COPIED off the active tables; flush; raise what they lead to; copy of the L1 table
 //           and new snapshot table; flush; the header points at the new one; the old one is freed
 //   apply   raise what the snapshot's table leads to; copy of it; flush; the header points at the
-//           copy as the active table; lower what the old active table led to
+//           copy as the active table, and enabled bitmaps are marked where the two differ; lower
+//           what the old active table led to
 //   delete  snapshot table without it; flush; header; lower what its table led to; flush; COPIED
 //           back on where nobody shares a cluster any more
 #pragma once
@@ -25,7 +26,10 @@ namespace ringdisk::qcow2 {
 class SnapshotEditor {
  public:
   explicit SnapshotEditor(HomeParts parts)
-      : image_(parts.image), geometry_(parts.image.geometry), tables_(parts) {}
+      : image_(parts.image),
+        geometry_(parts.image.geometry),
+        bitmaps_(parts.bitmaps),
+        tables_(parts) {}
 
   // kNotFound: no snapshot of that id or name. kLimit: too many snapshots, or a refcount cannot go
   // higher. kCorrupt: the tables are damaged. On every error that is not one of I/O the image is as
@@ -40,6 +44,7 @@ class SnapshotEditor {
   Task<void> perform(const SnapshotEdit& edit);
   Task<void> create(const SnapshotEdit& edit);
   Task<void> apply(const Snapshot& snapshot);
+  Task<void> mark_changes(const Table& before, const Table& after, ByteCount size);
   Task<void> remove(size_t index);
   Task<void> rewrite_table();
   std::string unused_id() const;
@@ -48,6 +53,7 @@ class SnapshotEditor {
 
   const Image& image_;
   const Geometry geometry_;
+  BitmapKeeper& bitmaps_;
   TableEditor tables_;
   SnapshotTable snapshots_;  // as they are on the disk
 };

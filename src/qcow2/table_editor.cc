@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/diagnostics.h"
+#include "qcow2/bitmap_keeper.h"
 #include "qcow2/damage.h"
 
 namespace ringdisk::qcow2 {
@@ -61,7 +62,6 @@ Task<void> TableEditor::write_table(HostOffset at, const Table& table) {
   if (!raw.empty()) co_await parts_.storage.write(at, ConstBuffers(Bytes(raw)));
 }
 
-// Empty where the L1 entry has no table.
 Task<TableEditor::Table> TableEditor::read_l2(L1Entry entry) {
   if (!entry.is_valid(geometry_)) {
     co_await fail(damaged_entry(parts_.image, "L1", entry.raw()));
@@ -255,6 +255,23 @@ Task<void> TableEditor::commit_header(uint64_t at, Bytes bytes) {
 Task<void> TableEditor::rewrite_header(const HeaderChange& change) {
   is_committed_ = true;
   co_await qcow2::rewrite_header(parts_.storage, parts_.image.world.diagnostics, change);
+}
+
+// What a failed write has left is not known, so the bitmaps stay in use.
+Task<void> TableEditor::commit_size(ByteCount size, Bytes fields) {
+  const bool is_same = size == parts_.image.header.size;
+  if (is_same) {
+    co_await parts_.bitmaps.start();
+  } else {
+    co_await parts_.bitmaps.prepare_resize();
+  }
+  Result<void> committed = co_await commit_header(kDiskFieldsAt, fields).result();
+  if (!committed.ok()) {
+    parts_.bitmaps.abandon();
+  } else if (!is_same) {
+    parts_.bitmaps.resize(size);
+  }
+  co_await std::move(committed);
 }
 
 Task<void> TableEditor::set_dirty(bool dirty) {

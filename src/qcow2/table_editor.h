@@ -20,6 +20,8 @@
 
 namespace ringdisk::qcow2 {
 
+class BitmapKeeper;
+
 // The parts of Home that a change works with.
 struct HomeParts {
   Image& image;
@@ -29,6 +31,7 @@ struct HomeParts {
   Allocator& allocator;
   Quarantine& quarantine;
   WriteBack& write_back;
+  BitmapKeeper& bitmaps;
 };
 
 // Lives on the home shard.
@@ -44,6 +47,8 @@ class TableEditor {
 
   // kCorrupt where a table cannot lie there.
   Task<Table> read_table(HostOffset at, uint64_t entries);
+  // The L2 table of an entry, empty where it has none.
+  Task<Table> read_l2(L1Entry entry);
   Task<void> write_table(HostOffset at, const Table& table);
   // Clusters for a table, one behind the other; none, at offset 0, for an empty one.
   Task<ClusterRun> allocate_for(uint64_t bytes);
@@ -71,6 +76,9 @@ class TableEditor {
   Task<void> flush() { return parts_.write_back.flush(); }
   // Fields of the header within one sector, durably. From then on nothing is undone.
   Task<void> commit_header(uint64_t at, Bytes bytes);
+  // The same with those of encode_disk_fields: another disk, whose bitmaps are in use from now on
+  // and follow to `size`.
+  Task<void> commit_size(ByteCount size, Bytes fields);
   Task<void> set_dirty(bool dirty);
   // The header as a whole (header_rewrite.h), otherwise as commit_header.
   Task<void> rewrite_header(const HeaderChange& change);
@@ -79,7 +87,6 @@ class TableEditor {
   enum class Change : uint8_t { kRaise, kLower };
   enum class Flags : uint8_t { kClear, kCorrect };  // by the refcount
 
-  Task<Table> read_l2(L1Entry entry);
   L2Entry entry_of(const Table& l2, uint64_t index) const;
   uint64_t& first_word_of(Table& l2, uint64_t index) const;
   uint64_t entries_of(const Table& l2) const;
