@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // ringdisk serve: images as NBD exports, until a signal says stop.
+#include <algorithm>
 #include <array>
 
 #include "app/images.h"
@@ -15,9 +16,10 @@
 namespace ringdisk {
 namespace {
 
-constexpr std::array<OptionSpec, 9> kOptions = {{
+constexpr std::array<OptionSpec, 10> kOptions = {{
     {0, "nbd", "ADDRESS", "listen there: unix:PATH or tcp:HOST:PORT (repeatable)"},
     {0, "name", "NAME", "name of an export; one for each image, in order"},
+    {'B', "bitmap", "NAME", "show a persistent dirty bitmap of the images (repeatable)"},
     {0, "read-only", "", "refuse writes, and lock the images for reading only"},
     {0, "cache", "MODE", "none, writeback (default), writethrough, directsync or unsafe"},
     {'f', "", "FMT", "format of the images (default: found by their first bytes)"},
@@ -30,6 +32,7 @@ constexpr std::array<OptionSpec, 9> kOptions = {{
 struct ServeRequest {
   std::vector<ImageName> images;
   std::vector<std::string> export_names;  // one for each image
+  std::vector<std::string> bitmaps;       // of every image
   nbd::ServerOptions server;
   OpenMode mode;
   std::string pid_file;
@@ -92,20 +95,45 @@ Result<ServeRequest> read_arguments(Program& program, const Arguments& arguments
   const std::string_view cache_key = arguments.has("cache") ? "cache" : "t";
   ASSIGN_OR_RETURN(request.mode.cache,
                    cache_argument(arguments, cache_key, CacheMode::kWriteback, diagnostics));
+  for (const std::string& bitmap : arguments.values("bitmap")) {
+    const auto& known = request.bitmaps;
+    if (std::find(known.begin(), known.end(), bitmap) == known.end()) {
+      request.bitmaps.push_back(bitmap);
+    }
+  }
   request.pid_file = arguments.value("pid-file").value_or("");
   return request;
 }
 
-std::vector<nbd::ExportOptions> make_exports(const ServeRequest& request, const Devices& devices) {
+Task<std::shared_ptr<const DirtyBits>> find_bitmap(Program& program, DeviceNode& device,
+                                                   const std::string& name) {
+  Result<std::shared_ptr<const DirtyBits>> bits =
+      co_await device.format().find_bitmap(name).result();
+  if (!bits.ok() && bits.error().kind == ErrorKind::kUnsupported && bits.error().note == 0) {
+    co_return program.diagnostics().explain(
+        bits.error(), device.id(),
+        "Format driver '" + std::string(device.format().driver()) + "' does not support bitmaps");
+  }
+  co_return std::move(bits);
+}
+
+Task<std::vector<nbd::ExportOptions>> make_exports(Program& program, const ServeRequest& request,
+                                                   const Devices& devices) {
   std::vector<nbd::ExportOptions> exports;
   for (size_t i = 0; i < devices.size(); ++i) {
     nbd::ExportOptions options;
     options.name = request.export_names[i];
     options.device = devices[i];
     options.read_only = request.mode.read_only;
+    for (const std::string& name : request.bitmaps) {
+      nbd::ExportBitmap bitmap;
+      bitmap.name = name;
+      bitmap.bits = co_await find_bitmap(program, *devices[i], name);
+      options.bitmaps.push_back(std::move(bitmap));
+    }
     exports.push_back(std::move(options));
   }
-  return exports;
+  co_return std::move(exports);
 }
 
 Task<void> notify(Program& program, std::string_view state) {
@@ -164,7 +192,8 @@ void tell_of_waiting(Program& program, uint32_t clients) {
 
 Task<void> serve(Program& program, ServeRequest& request, const Devices& devices) {
   request.server.on_waiting = [&program](uint32_t clients) { tell_of_waiting(program, clients); };
-  nbd::Server server(program.world, request.server, make_exports(request, devices));
+  std::vector<nbd::ExportOptions> exports = co_await make_exports(program, request, devices);
+  nbd::Server server(program.world, request.server, std::move(exports));
   co_await server.listen();
   PidFile pid_file;
   co_await announce(program, request, server, pid_file);
@@ -193,15 +222,19 @@ Command serve_command() {
   command.name = "serve";
   command.summary = "serve images over NBD";
   command.synopsis =
-      "IMAGE [IMAGE ...] --nbd ADDRESS [--name NAME] [--read-only] [--cache MODE]\n"
-      "                [--pid-file FILE] [-f FMT]";
+      "IMAGE [IMAGE ...] --nbd ADDRESS [--name NAME] [--bitmap NAME] [--read-only]\n"
+      "                [--cache MODE] [--pid-file FILE] [-f FMT]";
   command.text =
       "Serves each IMAGE as an NBD export on all cores until SIGTERM or SIGINT; then finishes the\n"
       "requests under way, flushes and closes everything. Clients that do not take their replies\n"
       "are cut off after 10 seconds, or at a second signal. When clients can connect, a line\n"
       "'ringdisk: ready on ADDRESS' appears on standard output and the service manager is told\n"
       "(sd_notify). A single image is the export with the empty name; several are called by their\n"
-      "file names, or by --name, one for each, in order.\n";
+      "file names, or by --name, one for each, in order. --bitmap NAME shows a dirty bitmap that "
+      "each\n"
+      "image has as the metadata context 'qemu:dirty-bitmap:NAME'; where it records changes and "
+      "the\n"
+      "image is served for writing, what clients change shows at once.\n";
   command.examples =
       "  ringdisk serve disk.qcow2 --nbd unix:/run/disk.sock\n"
       "  ringdisk serve --read-only a.qcow2 b.raw --nbd tcp:127.0.0.1:10809 --name a --name b\n";

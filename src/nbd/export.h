@@ -16,6 +16,7 @@
 #include "async/mutex.h"
 #include "async/task.h"
 #include "block/device_queue.h"
+#include "nbd/status_contexts.h"
 
 namespace ringdisk::nbd {
 
@@ -24,7 +25,8 @@ struct ExportOptions {
   std::string name;  // what clients ask for; may be empty; at most limits::kNbdNameBytesMax bytes
   std::string description;  // shown by clients that list; may be empty
   std::shared_ptr<DeviceNode> device;
-  bool read_only = false;  // refuse writes even where the device would take them
+  bool read_only = false;             // refuse writes even where the device would take them
+  std::vector<ExportBitmap> bitmaps;  // shown as metadata contexts; of the device, names differ
 };
 
 class Export {
@@ -37,6 +39,7 @@ class Export {
   // any thread, constant
   const std::string& name() const { return options_.name; }
   const std::string& description() const { return options_.description; }
+  const std::vector<ExportBitmap>& bitmaps() const { return options_.bitmaps; }
   bool is_read_only() const { return options_.read_only || options_.device->is_read_only(); }
   uint64_t size() const { return options_.device->size().value(); }
   // The protocol's transmission flags ("Transmission flags"). DF is offered with structured replies

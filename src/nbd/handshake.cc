@@ -3,6 +3,8 @@
 #include "nbd/handshake.h"
 
 #include <algorithm>
+#include <string>
+#include <vector>
 
 #include "base/endian.h"
 #include "base/limits.h"
@@ -21,16 +23,36 @@ constexpr uint32_t kBlockSizeMinimum = 1;
 constexpr uint32_t kBlockSizePreferred = 4096;
 
 constexpr std::string_view kAllocationContext = "base:allocation";
-constexpr std::string_view kBaseNamespace = "base:";
+constexpr std::string_view kBitmapNamespace = "qemu:dirty-bitmap:";
+// What LIST_META_CONTEXT takes for all that begin so.
+constexpr std::array<std::string_view, 3> kListedPrefixes = {"base:", "qemu:", kBitmapNamespace};
 
 static_assert(limits::kNbdOptionBytesMax <= ReceiveBuffer::kContiguousMax);
 
-// Whether one of the queries asks for base:allocation. Unknown contexts and namespaces are to be
-// ignored.
-bool selects_allocation(const MetaContextRequest& request, bool lists) {
+// A context of an export, by its full name.
+struct NamedContext {
+  std::string name;
+  StatusContext context;
+};
+
+std::vector<NamedContext> contexts_of(const Export& served) {
+  std::vector<NamedContext> contexts;
+  contexts.push_back({std::string(kAllocationContext), {kAllocationContextId, nullptr}});
+  uint32_t id = kFirstBitmapContextId;
+  for (const ExportBitmap& bitmap : served.bitmaps()) {
+    contexts.push_back({std::string(kBitmapNamespace) + bitmap.name, {id++, bitmap.bits.get()}});
+  }
+  return contexts;
+}
+
+// Whether one of the queries asks for it. Unknown contexts and namespaces are to be ignored.
+bool is_asked_for(std::string_view name, const MetaContextRequest& request, bool lists) {
   if (lists && request.queries.empty()) return true;
-  return std::any_of(request.queries.begin(), request.queries.end(), [lists](auto query) {
-    return query == kAllocationContext || (lists && query == kBaseNamespace);
+  return std::any_of(request.queries.begin(), request.queries.end(), [&](auto query) {
+    if (query == name) return true;
+    const bool is_prefix =
+        std::find(kListedPrefixes.begin(), kListedPrefixes.end(), query) != kListedPrefixes.end();
+    return lists && is_prefix && name.starts_with(query);
   });
 }
 
@@ -63,9 +85,7 @@ Task<Negotiated> Handshake::run(CancelToken token) {
     }
     co_await answer_next();
   }
-  if (negotiated_.served) {
-    negotiated_.block_status = context_export_ == negotiated_.served;
-  }
+  if (context_export_ == negotiated_.served) negotiated_.contexts = contexts_;
   co_return negotiated_;
 }
 
@@ -228,7 +248,10 @@ Task<void> Handshake::describe_export(Option option, Export& served, const Expor
 Task<void> Handshake::answer_meta_context(OptionHeader header, Bytes payload) {
   bool lists = header.option == Option::kListMetaContext;
   // A new selection replaces the old one even where it fails.
-  if (!lists) context_export_ = nullptr;
+  if (!lists) {
+    context_export_ = nullptr;
+    contexts_ = StatusContexts();
+  }
   Result<MetaContextRequest> request = parse_meta_context_request(payload);
   if (!request.ok()) {
     bool too_many = request.error().kind == ErrorKind::kLimit;
@@ -245,12 +268,28 @@ Task<void> Handshake::answer_meta_context(OptionHeader header, Bytes payload) {
     co_await refuse(header.option, OptionReply::kErrorUnknown, "no export has this name");
     co_return;
   }
-  if (selects_allocation(request.value(), lists)) {
+  co_await answer_contexts(header, *served, request.value());
+}
+
+Task<void> Handshake::answer_contexts(OptionHeader header, const Export& served,
+                                      const MetaContextRequest& request) {
+  const bool lists = header.option == Option::kListMetaContext;
+  std::vector<NamedContext> contexts = contexts_of(served);
+  std::erase_if(contexts,
+                [&](const NamedContext& one) { return !is_asked_for(one.name, request, lists); });
+  if (!lists && contexts.size() > kStatusContextsMax) {
+    co_await refuse(header.option, OptionReply::kErrorTooBig,
+                    "too many contexts for one connection");
+    co_return;
+  }
+  for (const NamedContext& one : contexts) {
     std::array<std::byte, 4> id;
-    store_be32(id.data(), lists ? 0 : kAllocationContextId);
-    Parts parts = {Bytes(id), as_bytes(kAllocationContext), Bytes()};
+    store_be32(id.data(), lists ? 0 : one.context.id);
+    Parts parts = {Bytes(id), as_bytes(one.name), Bytes()};
     co_await reply(header.option, OptionReply::kMetaContext, parts);
-    if (!lists) context_export_ = served;
+    if (lists) continue;
+    context_export_ = &served;
+    contexts_.selected[contexts_.count++] = one.context;
   }
   co_await reply(header.option, OptionReply::kAck);
 }

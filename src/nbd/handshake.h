@@ -27,7 +27,7 @@ namespace ringdisk::nbd {
 struct Negotiated {
   Export* served = nullptr;
   bool structured_replies = false;
-  bool block_status = false;  // base:allocation is selected, for this export
+  StatusContexts contexts;  // selected, for this export
 };
 
 class Handshake {
@@ -58,6 +58,8 @@ class Handshake {
   Task<void> answer_info(OptionHeader header, Bytes payload);
   Task<void> describe_export(Option option, Export& served, const ExportRequest& request);
   Task<void> answer_meta_context(OptionHeader header, Bytes payload);
+  Task<void> answer_contexts(OptionHeader header, const Export& served,
+                             const MetaContextRequest& request);
 
   Task<void> reply(Option option, OptionReply type, Parts payload = {});
   Task<void> refuse(Option option, OptionReply type, std::string_view message);
@@ -76,7 +78,8 @@ class Handshake {
   bool fixed_newstyle_ = false;
   bool sends_zeroes_ = true;
   bool ended_ = false;
-  const Export* context_export_ = nullptr;  // for which base:allocation was selected last
+  const Export* context_export_ = nullptr;  // for which contexts were selected last
+  StatusContexts contexts_;
   Negotiated negotiated_;
 };
 

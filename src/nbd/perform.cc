@@ -100,13 +100,15 @@ uint32_t state_of(const BlockStatus& status) {
   return (status.data ? 0 : kStateHole) | (status.zero ? kStateZero : 0);
 }
 
-// The extents of base:allocation, encoded into the request's buffer. Ends early at a bound: the
-// protocol lets a reply cover less than was asked for, as long as it covers something.
+// The extents of one context, encoded into its part of the request's buffer. Ends early at a bound:
+// the protocol lets a reply cover less than was asked for, as long as it covers something.
 class DescriptorList {
  public:
-  explicit DescriptorList(Request& request)
-      : request_(request),
-        capacity_((request.header.flags & kCommandReqOne) != 0 ? 1 : kDescriptorsMax) {}
+  DescriptorList(Request& request, uint32_t context)
+      : target_(request.descriptors_of(context)), count_(request.descriptor_counts[context]) {
+    const bool wants_one = (request.header.flags & kCommandReqOne) != 0;
+    capacity_ = wants_one ? 1 : target_.size() / kBlockDescriptorBytes;
+  }
 
   // False: no room for another state.
   bool add(uint64_t length, uint32_t flags) {
@@ -115,7 +117,7 @@ class DescriptorList {
       return true;
     }
     if (length_ != 0) write_out();
-    if (request_.descriptor_count == capacity_) return false;
+    if (count_ == capacity_) return false;
     length_ = length;
     flags_ = flags;
     return true;
@@ -126,20 +128,20 @@ class DescriptorList {
 
  private:
   void write_out() {
-    size_t at = request_.descriptor_count++ * kBlockDescriptorBytes;
-    encode_block_descriptor(request_.buffer.bytes().subspan(at), static_cast<uint32_t>(length_),
-                            flags_);
+    size_t at = count_++ * kBlockDescriptorBytes;
+    encode_block_descriptor(target_.subspan(at), static_cast<uint32_t>(length_), flags_);
     length_ = 0;
   }
 
-  Request& request_;
-  const uint32_t capacity_;
+  const MutableBytes target_;
+  uint32_t& count_;
+  uint64_t capacity_ = 0;
   uint64_t length_ = 0;  // of the descriptor that still grows
   uint32_t flags_ = 0;
 };
 
-Task<void> block_status(DeviceQueue& queue, Request& request) {
-  DescriptorList descriptors(request);
+Task<void> describe_allocation(DeviceQueue& queue, Request& request, uint32_t context) {
+  DescriptorList descriptors(request, context);
   uint64_t at = request.header.offset;
   const uint64_t end = at + request.header.length;
   for (uint32_t step = 0; at != end && step < kStatusStepsMax; ++step) {
@@ -150,6 +152,28 @@ Task<void> block_status(DeviceQueue& queue, Request& request) {
     at += length;
   }
   descriptors.finish();
+}
+
+void describe_bitmap(const DirtyBits& bits, Request& request, uint32_t context) {
+  DescriptorList descriptors(request, context);
+  GuestRange rest = range_of(request.header);
+  for (uint32_t step = 0; !rest.empty() && step < kStatusStepsMax; ++step) {
+    const DirtyBits::Stretch stretch = bits.find_stretch(rest);
+    if (!descriptors.add(stretch.length.value(), stretch.is_dirty ? kStateDirty : 0)) break;
+    rest = GuestRange::between(rest.offset + stretch.length, rest.end());
+  }
+  descriptors.finish();
+}
+
+Task<void> block_status(DeviceQueue& queue, Request& request) {
+  const StatusContexts& contexts = *request.contexts;
+  for (uint32_t i = 0; i < contexts.count; ++i) {
+    if (const DirtyBits* bits = contexts.selected[i].bits) {
+      describe_bitmap(*bits, request, i);
+    } else {
+      co_await describe_allocation(queue, request, i);
+    }
+  }
 }
 
 Task<void> perform_rarer(DeviceQueue& queue, Request& request) {

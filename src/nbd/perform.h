@@ -14,9 +14,7 @@ class ReplyWriter;
 // From this length on a structured read looks for holes first: one look costs about as much as
 // reading 4 KiB.
 inline constexpr uint32_t kHoleSearchBytesMin = 64 * 1024;
-// Block status: descriptors in one reply, and mappings looked at for it (neighbours alike are
-// merged).
-inline constexpr uint32_t kDescriptorsMax = 4096;
+// Block status: mappings, and stretches of bitmaps, looked at for it (neighbours alike are merged).
 inline constexpr uint32_t kStatusStepsMax = 4096;
 // CACHE reads in pieces of this length.
 inline constexpr uint64_t kCachePieceBytes = 256 * 1024;

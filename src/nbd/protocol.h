@@ -97,6 +97,8 @@ inline constexpr uint16_t kReplyDone = 1 << 0;
 // The metadata context "base:allocation"
 inline constexpr uint32_t kStateHole = 1 << 0;
 inline constexpr uint32_t kStateZero = 1 << 1;
+// The contexts "qemu:dirty-bitmap:NAME" (docs/interop/nbd.rst of QEMU)
+inline constexpr uint32_t kStateDirty = 1 << 0;
 
 // Error values of replies; the numbers are those of errno on Linux, but the protocol knows these
 // alone.

@@ -64,10 +64,16 @@ void compose_structured_read(Request& request, ReplyComposer& reply) {
   }
 }
 
+// A chunk for each context that was selected.
 void compose_block_status(Request& request, ReplyComposer& reply) {
-  reply.add_header(encode_block_status_header(reply.room(), request.header.cookie,
-                                              kAllocationContextId, request.descriptor_count));
-  reply.add(request.buffer.first(request.descriptor_count * kBlockDescriptorBytes));
+  const StatusContexts& contexts = *request.contexts;
+  for (uint32_t i = 0; i < contexts.count; ++i) {
+    const uint32_t count = request.descriptor_counts[i];
+    reply.add_header(encode_block_status_header(reply.room(), request.header.cookie,
+                                                contexts.selected[i].id, count,
+                                                i + 1 == contexts.count));
+    reply.add(request.descriptors_of(i).first(count * kBlockDescriptorBytes));
+  }
 }
 
 }  // namespace

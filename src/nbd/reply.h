@@ -7,9 +7,6 @@
 
 namespace ringdisk::nbd {
 
-// The metadata context id of base:allocation, the only context there is.
-inline constexpr uint32_t kAllocationContextId = 1;
-
 // Fills in parts, part_count and reply_bytes from the header and the outcome.
 void compose_reply(Request& request);
 

@@ -30,7 +30,8 @@ void RequestPool::give_back(Request& request) {
   request.error = WireError::kNone;
   request.message = {};
   request.chunk_count = 0;
-  request.descriptor_count = 0;
+  request.contexts = nullptr;
+  request.descriptor_counts = {};
   --in_flight_;
   payload_in_flight_ -= request.charged;
   free_.push_back(request);

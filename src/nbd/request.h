@@ -23,6 +23,7 @@
 #include "base/intrusive.h"
 #include "base/limits.h"
 #include "nbd/receive_buffer.h"
+#include "nbd/status_contexts.h"
 #include "nbd/wire.h"
 
 namespace ringdisk::nbd {
@@ -36,6 +37,11 @@ struct ReadChunk {
 
 // More extents than this are not told apart: the rest of the range is sent as data.
 inline constexpr uint32_t kReadChunksMax = 8;
+
+// Block status: descriptors in one reply, over all contexts.
+inline constexpr uint32_t kDescriptorsMax = 4096;
+
+static_assert(kStatusContextsMax <= kReadChunksMax, "a reply has room for both in its parts");
 
 struct Request : ListLink {
   RequestHeader header;
@@ -52,7 +58,9 @@ struct Request : ListLink {
   std::string_view message;  // for people; a literal, or `refusal`
   std::string refusal;       // why it never went to the device
   uint32_t chunk_count = 0;  // reads
-  uint32_t descriptor_count = 0;
+  // Block status: what is told about, and how many descriptors each has in `buffer`.
+  const StatusContexts* contexts = nullptr;
+  std::array<uint32_t, kStatusContextsMax> descriptor_counts{};
   std::array<ReadChunk, kReadChunksMax> chunks;
 
   // the reply as it is sent
@@ -62,6 +70,12 @@ struct Request : ListLink {
   std::array<std::byte, kReadChunksMax * kOffsetHoleBytes> reply_headers;
 
   MutableBytes target() const { return buffer.first(header.length); }
+  // Each context has the same part of the buffer.
+  MutableBytes descriptors_of(uint32_t context) const {
+    const size_t each = kDescriptorsMax / contexts->count * kBlockDescriptorBytes;
+    return buffer.first(size_t{kDescriptorsMax} * kBlockDescriptorBytes)
+        .subspan(context * each, each);
+  }
   void set_outcome(const Result<void>& done) {
     if (done.ok()) return;
     error = wire_error_of(done.error(), (header.flags & kCommandFastZero) != 0);

@@ -33,7 +33,7 @@ RequestTerms terms_of(const Negotiated& negotiated) {
   terms.size = negotiated.served->size();
   terms.read_only = negotiated.served->is_read_only();
   terms.structured_replies = negotiated.structured_replies;
-  terms.block_status = negotiated.block_status;
+  terms.block_status = negotiated.contexts.count != 0;
   return terms;
 }
 
@@ -70,6 +70,7 @@ ServerSession::ServerSession(const World& world, Stream& stream, ReceiveBuffer& 
       input_(input),
       served_(*negotiated.served),
       terms_(terms_of(negotiated)),
+      contexts_(negotiated.contexts),
       hand_over_(hand_over),
       peer_(std::move(peer)),
       refusals_(world.log, "requests of " + peer_, kRefusalLinesMax, kRefusalsPeriod),
@@ -257,12 +258,13 @@ void ServerSession::prepare(Request& request) {
   } else if (is_right && header.command == Command::kRead) {
     // A client that selected base:allocation asks for the holes itself (nbdcopy, qemu-img), and has
     // left them out already; looking again would cost it a SEEK_HOLE a read.
-    bool may_split = terms_.structured_replies && !terms_.block_status;
+    bool may_split = terms_.structured_replies && !contexts_.has_allocation();
     may_split = may_split && (header.flags & kCommandDf) == 0;
     request.seeks_holes = may_split && header.length >= kHoleSearchBytesMin;
     if (header.length != 0) request.buffer = shard_.buffers().take(header.length);
   } else if (is_right && header.command == Command::kBlockStatus) {
     request.buffer = shard_.buffers().take(request.charged);
+    request.contexts = &contexts_;
   }
 }
 

@@ -98,6 +98,7 @@ class ServerSession {
   ReceiveBuffer& input_;
   Export& served_;
   const RequestTerms terms_;
+  const StatusContexts contexts_;
   const HandOverLimits& hand_over_;
   const std::string peer_;
 

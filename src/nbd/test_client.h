@@ -153,6 +153,8 @@ class TestClient {
     export_size = number_at(answers.front().payload, 2, 8);
     export_flags = static_cast<uint16_t>(number_at(answers.front().payload, 10, 2));
   }
+  // For those who negotiate them by themselves.
+  void expect_structured_replies() { structured_ = true; }
   uint64_t export_size = 0;
   uint16_t export_flags = 0;
 

@@ -221,8 +221,8 @@ Bytes encode_error_chunk_header(MutableBytes target, uint64_t cookie, WireError 
 }
 
 Bytes encode_block_status_header(MutableBytes target, uint64_t cookie, uint32_t context_id,
-                                 size_t descriptors) {
-  SpanWriter writer = chunk_header(target, cookie, ChunkType::kBlockStatus, true,
+                                 size_t descriptors, bool done) {
+  SpanWriter writer = chunk_header(target, cookie, ChunkType::kBlockStatus, done,
                                    4 + descriptors * kBlockDescriptorBytes);
   return writer.be32(context_id).written();
 }

@@ -105,7 +105,7 @@ Bytes encode_error_chunk_header(MutableBytes target, uint64_t cookie, WireError 
                                 size_t message_length);
 // Payload: | context id 4 | (length 4 | flags 4) … |, the descriptors follow.
 Bytes encode_block_status_header(MutableBytes target, uint64_t cookie, uint32_t context_id,
-                                 size_t descriptors);
+                                 size_t descriptors, bool done);
 Bytes encode_block_descriptor(MutableBytes target, uint32_t length, uint32_t flags);
 
 }  // namespace ringdisk::nbd

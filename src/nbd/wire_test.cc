@@ -74,7 +74,7 @@ TEST(WireTest, RepliesLieAsTheDocumentDrawsThem) {
             be32(0x668e33ef) + be16(0) + be16(2) + be64(5) + be32(12) + be64(4096) + be32(512));
   EXPECT_EQ(text_of(encode_error_chunk_header(room, 5, WireError::kIo, 3)),
             be32(0x668e33ef) + be16(1) + be16(0x8001) + be64(5) + be32(9) + be32(5) + be16(3));
-  EXPECT_EQ(text_of(encode_block_status_header(room, 5, 1, 2)),
+  EXPECT_EQ(text_of(encode_block_status_header(room, 5, 1, 2, true)),
             be32(0x668e33ef) + be16(1) + be16(5) + be64(5) + be32(20) + be32(1));
   EXPECT_EQ(text_of(encode_block_descriptor(room, 65536, 3)), be32(65536) + be32(3));
 }
