@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // ringdisk convert: one or several images, laid end to end, into another one.
+#include "app/convert_bitmaps.h"
 #include "app/convert_request.h"
 #include "app/create_image.h"
 #include "app/images.h"
@@ -95,9 +96,10 @@ Task<void> copy(Program& program, const ConvertRequest& request, const Devices& 
 
 // Sets `is_touched` as soon as the target may hold other bytes than before.
 Task<void> fill_target(Program& program, const ConvertRequest& request, const Devices& sources,
-                       bool& is_touched) {
+                       const std::vector<BitmapEdit>& bitmaps, bool& is_touched) {
   std::shared_ptr<DeviceNode> target = co_await open_target(program, request, total_size(sources));
   Result<void> copied = check_compression(request.compression, *target, program.diagnostics());
+  if (copied.ok()) copied = co_await check_target_bitmaps(program, bitmaps, *target).result();
   if (copied.ok()) {
     is_touched = true;
     copied = co_await copy(program, request, sources, *target).result();
@@ -105,6 +107,7 @@ Task<void> fill_target(Program& program, const ConvertRequest& request, const De
   Result<void> closed = co_await target->close().result();
   co_await std::move(copied);
   co_await std::move(closed);
+  co_await write_target_bitmaps(program, request, bitmaps);
 }
 
 // What failed on the way leaves no half image behind, or says that it does.
@@ -125,11 +128,13 @@ Task<void> clear_up(Program& program, const ConvertRequest& request) {
 Task<void> convert_opened(Program& program, ConvertRequest& request, const Devices& sources) {
   bool is_touched = !request.keeps_target;
   co_await refuse_same_file(program, request, sources);
+  const std::vector<BitmapEdit> bitmaps = co_await read_source_bitmaps(program, request, sources);
   if (!request.keeps_target) {
     request.new_target.size = total_size(sources);
     co_await create_image(program, request.new_target);
   }
-  Result<void> filled = co_await fill_target(program, request, sources, is_touched).result();
+  Result<void> filled =
+      co_await fill_target(program, request, sources, bitmaps, is_touched).result();
   if (!filled.ok() && is_touched) {
     Result<void> cleared = co_await clear_up(program, request).result();
     static_cast<void>(cleared.ok());
@@ -162,7 +167,7 @@ Command convert_command() {
   command.summary = "copy images into another one, of any format";
   command.synopsis =
       "[-c] [-f FMT] [-O FMT] [-o OPTIONS] [-B BACKING -F FMT] [-n] [-p] [-q] [-S SIZE]\n"
-      "                [-t CACHE] [-T CACHE] [-m N] [-W] [-U] FILE [FILE ...] TARGET";
+      "                [--bitmaps] [-t CACHE] [-T CACHE] [-m N] [-W] [-U] FILE [FILE ...] TARGET";
   command.text =
       "Copies the disk FILE (several are laid end to end) into the new image TARGET. Zeros are\n"
       "found and left out. With -n TARGET exists already and its old content is replaced.\n"

@@ -17,7 +17,7 @@ constexpr uint64_t kSectorBytes = 512;
 constexpr uint64_t kSparseBytesMax = 16 * limits::kMiB;
 constexpr uint64_t kRequestsMax = 1024;
 
-constexpr std::array<OptionSpec, 25> kOptions = {{
+constexpr std::array<OptionSpec, 26> kOptions = {{
     {'f', "", "FMT", "format of the source (default: found by its first bytes)"},
     {'O', "", "FMT", "format of the target (default: raw)"},
     {'o', "", "OPTIONS", "options of the target's format, a=b,c=d; '-o help' lists them"},
@@ -41,12 +41,13 @@ constexpr std::array<OptionSpec, 25> kOptions = {{
     {'C', "", "", "copy offloading is not supported"},
     {'l', "", "SNAPSHOT", "not the disk but an internal snapshot of it, by id or name"},
     {'r', "", "RATE", "a rate limit is not supported yet"},
-    {0, "bitmaps", "", "copying bitmaps is not supported yet"},
+    {0, "bitmaps", "", "copy the source's persistent bitmaps, too"},
+    {0, "skip-broken-bitmaps", "", "with --bitmaps: but for those that are inconsistent"},
     {0, "salvage", "", "reading past errors is not supported yet"},
 }};
 
 Result<void> refuse_unsupported(const Arguments& arguments, Diagnostics& diagnostics) {
-  for (std::string_view key : {"C", "r", "bitmaps", "salvage"}) {
+  for (std::string_view key : {"C", "r", "salvage"}) {
     if (!arguments.has(key)) continue;
     return diagnostics.explain(
         Error::of(ErrorKind::kUnsupported, "convert"),
@@ -118,6 +119,16 @@ Result<ConvertRequest> read_convert_request(Program& program, const Arguments& a
   RETURN_IF_ERROR(refuse_unsupported(arguments, diagnostics));
   request.keeps_target = arguments.has("n");
   request.target_is_zero = arguments.has("target-is-zero");
+  request.bitmaps = arguments.has("bitmaps");
+  request.skip_broken_bitmaps = arguments.has("skip-broken-bitmaps");
+  if (request.skip_broken_bitmaps && !request.bitmaps) {
+    return usage_error(diagnostics, "Use of --skip-broken-bitmaps requires --bitmaps");
+  }
+  if (request.bitmaps && arguments.has("l")) {
+    return usage_error(diagnostics,
+                       "-l and --bitmaps exclude each other: bitmaps are those of "
+                       "the disk, not of a snapshot");
+  }
   request.share = arguments.has("force-share");
   ASSIGN_OR_RETURN(request.source_cache,
                    cache_argument(arguments, "T", CacheMode::kWriteback, diagnostics));

@@ -21,6 +21,8 @@ struct ConvertRequest {
   NewImage new_target;        // unless keeps_target
   bool target_is_zero = false;
   CompressionRequest compression;
+  bool bitmaps = false;  // they go with the content
+  bool skip_broken_bitmaps = false;
   bool share = false;
   CacheMode source_cache = CacheMode::kWriteback;
   CacheMode target_cache = CacheMode::kUnsafe;
