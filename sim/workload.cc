@@ -145,6 +145,7 @@ void Workload::judge(const Result<void>& result, const char* operation, GuestRan
 Task<void> Workload::write(DeviceQueue& queue, GuestRange range) {
   std::vector<std::byte> bytes(range.length.value());
   model_.fill(range.offset.value(), bytes);
+  if (options_.zero_runs != 0 && random_.chance(options_.zero_runs)) draw_zero_runs(bytes);
   ScatteredBuffer source(bytes, options_.alignment, random_);
   WriteOptions options;
   options.fua = random_.chance(10);
@@ -153,6 +154,19 @@ Task<void> Workload::write(DeviceQueue& queue, GuestRange range) {
   Result<void> done = co_await queue.write(range.offset, buffers, options).result();
   model_.end(change, done.ok(), event());
   judge(done, "write", range);
+}
+
+// Some of it, or all.
+void Workload::draw_zero_runs(MutableBytes bytes) {
+  if (random_.chance(30)) {
+    fill_zero(bytes);
+    return;
+  }
+  for (int i = 0; i < 3; ++i) {
+    const uint64_t at = random_.below(bytes.size());
+    const uint64_t length = 1 + random_.below(bytes.size() - at);
+    fill_zero(bytes.subspan(at, length));
+  }
 }
 
 // Most clusters shrink: the stamp at the head of each sector fills it. Some do not.
@@ -258,6 +272,7 @@ Task<void> Workload::verify_through(DeviceQueue& queue, bool crashed, uint64_t e
       ++last;
     }
     uint64_t offset = touched[first] * kSectorBytes;
+    if (offset >= disk_bytes) break;  // the disk was not that large yet
     uint64_t end = std::min((touched[last] + 1) * kSectorBytes, disk_bytes);
     co_await verify_range(queue, offset, end - offset, crashed, event);
     first = last + 1;

@@ -27,6 +27,7 @@ struct WorkloadOptions {
   bool errors_allowed = false;  // requests may fail (fault sweep); the disk still has to be right
   // Of 100: the rest are reads.
   uint32_t writes = 40, zeroes = 10, discards = 8, flushes = 8, statuses = 6;
+  uint32_t zero_runs = 0;   // of 100 writes: those with stretches of zeros
   uint32_t compressed = 0;  // whole clusters, written compressed; for formats that can
 };
 
@@ -73,6 +74,7 @@ class Workload {
 
   Task<void> perform(DeviceQueue& queue, GuestRange range, uint64_t drawn);
 
+  void draw_zero_runs(MutableBytes bytes);
   GuestRange draw_range(uint64_t disk_bytes);
   bool is_free(const GuestRange& range) const;
   void judge(const Result<void>& result, const char* operation, GuestRange range);

@@ -16,7 +16,7 @@
 namespace ringdisk {
 namespace {
 
-constexpr std::array<OptionSpec, 10> kOptions = {{
+constexpr std::array<OptionSpec, 12> kOptions = {{
     {0, "nbd", "ADDRESS", "listen there: unix:PATH or tcp:HOST:PORT (repeatable)"},
     {0, "name", "NAME", "name of an export; one for each image, in order"},
     {'B', "bitmap", "NAME", "show a persistent dirty bitmap of the images (repeatable)"},
@@ -24,6 +24,8 @@ constexpr std::array<OptionSpec, 10> kOptions = {{
     {0, "cache", "MODE", "none, writeback (default), writethrough, directsync or unsafe"},
     {'f', "", "FMT", "format of the images (default: found by their first bytes)"},
     {'t', "", "MODE", "the same as --cache"},
+    {0, "detect-zeroes", "MODE", "written zeros: off (default), on or unmap (are given back)"},
+    {0, "discard", "MODE", "unmap (default): trims give space back; ignore: they do nothing"},
     {0, "pid-file", "FILE", "write the process id there once ready"},
     {'U', "force-share", "", "do not insist on locks (needs --read-only)"},
     {0, "image-opts", "", "images are descriptions: driver=qcow2,file.filename=x"},
@@ -101,6 +103,9 @@ Result<ServeRequest> read_arguments(Program& program, const Arguments& arguments
       request.bitmaps.push_back(bitmap);
     }
   }
+  ASSIGN_OR_RETURN(request.mode.policy,
+                   make_policy(arguments.value("detect-zeroes"), arguments.value("discard"),
+                               DevicePolicy(), diagnostics));
   request.pid_file = arguments.value("pid-file").value_or("");
   return request;
 }
@@ -223,7 +228,8 @@ Command serve_command() {
   command.summary = "serve images over NBD";
   command.synopsis =
       "IMAGE [IMAGE ...] --nbd ADDRESS [--name NAME] [--bitmap NAME] [--read-only]\n"
-      "                [--cache MODE] [--pid-file FILE] [-f FMT]";
+      "                [--cache MODE] [--detect-zeroes MODE] [--discard MODE] [--pid-file FILE]\n"
+      "                [-f FMT]";
   command.text =
       "Serves each IMAGE as an NBD export on all cores until SIGTERM or SIGINT; then finishes the\n"
       "requests under way, flushes and closes everything. Clients that do not take their replies\n"

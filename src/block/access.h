@@ -25,6 +25,9 @@ class Access {
 
   Task<void> read(GuestOffset offset, MutableBuffers target);
   Task<void> write(GuestOffset offset, ConstBuffers source, WriteOptions options);
+  // Stretches of zeros are zeroed instead, cluster by cluster.
+  Task<void> write_detecting_zeroes(GuestOffset offset, ConstBuffers source, WriteOptions options,
+                                    bool may_unmap);
   Task<void> write_compressed(GuestOffset offset, Bytes cluster, CompressOptions options);
   Task<void> write_zeroes(GuestRange range, ZeroOptions options);
   Task<void> discard(GuestRange range);

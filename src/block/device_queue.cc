@@ -110,7 +110,13 @@ Task<void> Funnel::write(GuestOffset offset, ConstBuffers source, WriteOptions o
   const bool needs_flush = options.fua && !node_.format().limits().maps_directly;
   options.fua = options.fua && !needs_flush;
   if (!source.empty()) {
-    Result<void> done = co_await access_.write(offset, source, options).result();
+    Result<void> done;
+    if (node_.policy().detect_zeroes == DetectZeroes::kOff) [[likely]] {
+      done = co_await access_.write(offset, source, options).result();
+    } else {
+      const bool may_unmap = node_.policy().detect_zeroes == DetectZeroes::kUnmap;
+      done = co_await access_.write_detecting_zeroes(offset, source, options, may_unmap).result();
+    }
     co_await settle(std::move(done));
   }
   if (needs_flush) co_await flush_format();
@@ -130,6 +136,7 @@ Task<void> Funnel::write_zeroes(GuestRange range, ZeroOptions options) {
   co_await admit_write(range.offset, range.length.value(), "write zeroes");
   const bool needs_flush = options.fua && !node_.format().limits().maps_directly;
   options.fua = options.fua && !needs_flush;
+  options.may_unmap = options.may_unmap && node_.policy().discards;
   if (!range.empty()) {
     Result<void> done = co_await access_.write_zeroes(range, options).result();
     co_await settle(std::move(done));
@@ -140,7 +147,7 @@ Task<void> Funnel::write_zeroes(GuestRange range, ZeroOptions options) {
 Task<void> Funnel::discard(GuestRange range) {
   ++counters_.discards;
   co_await admit_write(range.offset, range.length.value(), "discard");
-  if (range.empty()) co_return;
+  if (range.empty() || !node_.policy().discards) co_return;
   Result<void> done = co_await access_.discard(range).result();
   co_await settle(std::move(done));
 }
@@ -180,8 +187,12 @@ Task<BlockStatus> Funnel::block_status(GuestRange range, uint32_t depth_max) {
 }  // namespace
 
 DeviceNode::DeviceNode(std::string name, uint32_t id, std::unique_ptr<FormatNode> format,
-                       std::shared_ptr<DeviceNode> backing)
-    : name_(std::move(name)), id_(id), format_(std::move(format)), backing_(std::move(backing)) {}
+                       std::shared_ptr<DeviceNode> backing, DevicePolicy policy)
+    : name_(std::move(name)),
+      id_(id),
+      policy_(policy),
+      format_(std::move(format)),
+      backing_(std::move(backing)) {}
 
 DeviceNode::~DeviceNode() = default;
 

@@ -20,6 +20,7 @@
 #include "async/task.h"
 #include "base/io_buffers.h"
 #include "base/units.h"
+#include "block/device_policy.h"
 #include "block/format.h"
 
 namespace ringdisk {
@@ -79,7 +80,7 @@ class DeviceQueue {
 class DeviceNode {
  public:
   DeviceNode(std::string name, uint32_t id, std::unique_ptr<FormatNode> format,
-             std::shared_ptr<DeviceNode> backing);
+             std::shared_ptr<DeviceNode> backing, DevicePolicy policy = DevicePolicy());
   ~DeviceNode();
 
   // any thread, constant after open
@@ -88,6 +89,7 @@ class DeviceNode {
   FormatNode& format() { return *format_; }
   const FormatNode& format() const { return *format_; }
   const std::shared_ptr<DeviceNode>& backing() const { return backing_; }
+  const DevicePolicy& policy() const { return policy_; }
   ByteCount size() const { return format_->size(); }
   bool is_read_only() const { return format_->limits().read_only; }
 
@@ -105,6 +107,7 @@ class DeviceNode {
  private:
   const std::string name_;
   const uint32_t id_;
+  const DevicePolicy policy_;
   std::unique_ptr<FormatNode> format_;
   std::shared_ptr<DeviceNode> backing_;
   std::atomic<int> broken_errno_{0};

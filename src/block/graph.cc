@@ -145,6 +145,8 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_at_depth(ImageName name, OpenMode 
   const std::string shown = name.text();
   const std::string snapshot = name.snapshot;
   ImageParts parts = co_await take_apart(std::move(name));
+  Options& described = parts.is_bare_storage ? parts.storage : parts.options;
+  const DevicePolicy policy = co_await take_policy(described, mode.policy, world_.diagnostics);
   std::string format_name = parts.format;
   const std::string path = parts.path();
   std::unique_ptr<SharedStorage> storage = co_await open_storage(std::move(parts.storage), mode);
@@ -198,8 +200,8 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_at_depth(ImageName name, OpenMode 
     }
     backing = std::move(below).value();
   }
-  co_return std::make_shared<DeviceNode>(shown, node_id, std::move(opened.node),
-                                         std::move(backing));
+  co_return std::make_shared<DeviceNode>(shown, node_id, std::move(opened.node), std::move(backing),
+                                         policy);
 }
 
 Task<std::shared_ptr<DeviceNode>> Graph::open_backing(const OpenedFormat& format,
@@ -226,6 +228,7 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_backing(const OpenedFormat& format
   name.format = format.backing_format;
   OpenMode below = mode;
   below.read_only = true;
+  below.policy = DevicePolicy();
   co_return co_await open_at_depth(std::move(name), below, &above).result();
 }
 

@@ -28,6 +28,7 @@ struct OpenMode {
   // going to (rebase).
   bool keep_zeroes = false;
   CacheMode cache = CacheMode::kWriteback;
+  DevicePolicy policy;  // of the disk itself; its description's own words win
 };
 
 class Graph;

@@ -27,6 +27,12 @@ sim::ImageFormat extended_image(uint32_t cluster_bits, uint64_t backing_bytes = 
   return test_format(settings);
 }
 
+sim::ImageFormat detecting_image() {
+  TestImage settings;
+  settings.policy.detect_zeroes = DetectZeroes::kUnmap;
+  return test_format(settings);
+}
+
 SimDiskOptions used_device(uint32_t block_size) {
   return SimDiskOptions::block_device(ByteCount(32 << 20), block_size);
 }
@@ -38,6 +44,7 @@ RINGDISK_DEVICE_CONTRACT(qcow2_64k, image(3, 16, 4), SimDiskOptions::file());
 RINGDISK_DEVICE_CONTRACT(qcow2_512_refcount_64, image(3, 9, 6), SimDiskOptions::file());
 RINGDISK_DEVICE_CONTRACT(qcow2_4k_refcount_1, image(3, 12, 0), SimDiskOptions::file());
 RINGDISK_DEVICE_CONTRACT(qcow2_2m, image(3, 21, 4), SimDiskOptions::file());
+RINGDISK_DEVICE_CONTRACT(qcow2_detects_zeroes, detecting_image(), SimDiskOptions::file());
 RINGDISK_DEVICE_CONTRACT(qcow2_version_2, image(2, 16, 4), SimDiskOptions::file());
 RINGDISK_DEVICE_CONTRACT(qcow2_on_512, image(3, 12, 4), used_device(512));
 RINGDISK_DEVICE_CONTRACT(qcow2_on_4096, image(3, 16, 3), used_device(4096));

@@ -38,6 +38,7 @@ struct TestImage {
   bool lazy_refcounts = false;
   bool has_data_file = false;
   bool data_file_is_raw = false;
+  DevicePolicy policy;
   PlantedBug planted_bug = PlantedBug::kNone;
 };
 
@@ -142,7 +143,8 @@ inline Task<std::shared_ptr<DeviceNode>> open_test_image(const World& world, Tes
   static_cast<Qcow2Node&>(*opened.node).image().planted_bug = image.planted_bug;
   std::shared_ptr<DeviceNode> below;
   if (backing) below = test_backing(*backing);
-  co_return std::make_shared<DeviceNode>("disk.qcow2", 1, std::move(opened.node), below);
+  co_return std::make_shared<DeviceNode>("disk.qcow2", 1, std::move(opened.node), below,
+                                         image.policy);
 }
 
 // What lazy refcounts have left after a crash is put right first, as an open for writing does it:

@@ -136,6 +136,20 @@ TEST(Qcow2ModelTest, HoldsSubclustersWithHardlyAnyMemoryForTables) {
   });
 }
 
+// Zeros are found in what is written, whatever else goes on.
+TEST(Qcow2ModelTest, HoldsWhatWasWrittenWithZerosDetected) {
+  for_each_seed(40, [](uint64_t seed) {
+    sim::ModelTestOptions options;
+    options.workload.writes = 60;
+    options.workload.zero_runs = 60;
+    TestImage image = drawn_image(seed);
+    image.policy.detect_zeroes = seed % 2 == 0 ? DetectZeroes::kOn : DetectZeroes::kUnmap;
+    image.policy.discards = seed % 4 != 0;
+    if (seed % 3 == 0) image.backing_bytes = options.size.value() / 2;
+    run_model_test(test_format(image), seed, options);
+  });
+}
+
 // Both compression types, over every geometry: versions, refcounts of one bit, backing images.
 TestImage drawn_compressed_image(uint64_t seed) {
   TestImage image = drawn_image(seed);

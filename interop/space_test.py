@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What a client trims over NBD, and the zeros that it writes where they are detected, take no space
+in the files behind: raw and qcow2, checked by the blocks that the host has given them."""
+import itertools
+import os
+
+import peers
+
+MIB = 1 << 20
+SIZE = 64 * MIB
+FORMATS = ("raw", "qcow2")
+
+
+def blocks_bytes(path):
+    """What the file takes of the host's disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    return path.stat().st_blocks * 512
+
+
+class SpaceTest(peers.Case):
+    def setUp(self):
+        super().setUp()
+        self.image = self.directory / "disk.img"
+        self.socket = self.directory / "nbd.sock"
+        self.uri = f"nbd+unix:///?socket={self.socket}"
+
+    def create(self, image_format):
+        if self.image.exists():
+            self.image.unlink()
+        peers.qemu_img("create", "-q", "-f", image_format, self.image, str(SIZE))
+
+    def serve(self, image_format, *arguments):
+        return peers.serve_ringdisk(self.image, self.socket, "-f", image_format, *arguments)
+
+    def sh(self, *scripts):
+        return peers.nbdsh(self.uri, *scripts)
+
+    def fill(self):
+        self.sh(f"for i in range({SIZE // MIB}): h.pwrite(bytes([1 + i]) * {MIB}, i * {MIB})",
+                "h.flush()")
+
+    def require_read(self, offset, byte):
+        self.sh(f"assert h.pread({MIB}, {offset}) == bytes([{byte}]) * {MIB}")
+
+    def test_a_trim_gives_space_back(self):
+        for image_format in FORMATS:
+            with self.subTest(image_format):
+                self.create(image_format)
+                with self.serve(image_format):
+                    self.fill()
+                    full = blocks_bytes(self.image)
+                    self.assertGreaterEqual(full, SIZE)
+                    self.sh(f"h.trim({SIZE // 2}, {16 * MIB})", "h.flush()")
+                    self.require_read(15 * MIB, 16)
+                    self.require_read(48 * MIB, 49)
+                self.assertLess(blocks_bytes(self.image), full - SIZE // 2 + 2 * MIB)
+                if image_format == "qcow2":
+                    peers.qemu_check(self.image)
+
+    def test_ignored_trims_give_nothing_back(self):
+        for image_format in FORMATS:
+            with self.subTest(image_format):
+                self.create(image_format)
+                with self.serve(image_format, "--discard", "ignore"):
+                    self.fill()
+                    self.sh(f"h.trim({SIZE}, 0)", "h.flush()")
+                    self.require_read(0, 1)
+                    self.require_read(63 * MIB, 64)
+                    self.sh(f"h.zero({16 * MIB}, 0)", "h.flush()")
+                    self.require_read(0, 0)
+                self.assertGreaterEqual(blocks_bytes(self.image), SIZE)
+
+    def test_written_zeros_take_no_space_where_they_are_detected(self):
+        for image_format, mode in itertools.product(FORMATS, ("on", "unmap")):
+            with self.subTest(image_format, mode=mode):
+                self.create(image_format)
+                with self.serve(image_format, "--detect-zeroes", mode):
+                    self.sh(f"for i in range({SIZE // MIB}): h.pwrite(bytes({MIB}), i * {MIB})",
+                            f"h.pwrite(bytes({MIB // 2}) + b'x' * {MIB // 2}, {8 * MIB})",
+                            "h.flush()")
+                    self.require_read(9 * MIB, 0)
+                    self.sh(f"assert h.pread({MIB}, {8 * MIB}) == "
+                            f"bytes({MIB // 2}) + b'x' * {MIB // 2}")
+                if image_format == "qcow2" or mode == "unmap":
+                    self.assertLess(blocks_bytes(self.image), 2 * MIB)
+                if image_format == "qcow2":
+                    peers.qemu_check(self.image)
+
+    def test_zeros_over_what_was_there_give_it_back_with_unmap_alone(self):
+        self.create("qcow2")
+        with self.serve("qcow2", "--detect-zeroes", "on"):
+            self.fill()
+            self.sh(f"for i in range({SIZE // MIB}): h.pwrite(bytes({MIB}), i * {MIB})",
+                    "h.flush()")
+        self.assertGreaterEqual(blocks_bytes(self.image), SIZE)
+        with self.serve("qcow2", "--detect-zeroes", "unmap"):
+            self.fill()
+            self.sh(f"for i in range({SIZE // MIB}): h.pwrite(bytes({MIB}), i * {MIB})",
+                    "h.flush()")
+        self.assertLess(blocks_bytes(self.image), 2 * MIB)
+        peers.qemu_check(self.image)
+
+    def test_without_it_zeros_are_data(self):
+        self.create("qcow2")
+        with self.serve("qcow2"):
+            self.sh(f"h.pwrite(bytes({16 * MIB}), 0)", "h.flush()")
+        self.assertGreaterEqual(blocks_bytes(self.image), 16 * MIB)
+
+    def test_a_description_says_the_same_as_the_options(self):
+        source = self.directory / "source.raw"
+        source.write_bytes(bytes(8 * MIB) + b"x" * MIB)
+        self.create("qcow2")
+        # -S 0: the copy itself looks for no zeros.
+        description = f"driver=qcow2,detect-zeroes=unmap,file.filename={self.image}"
+        peers.ringdisk("convert", "-n", "-S", "0", "-f", "raw", "--target-image-opts", source,
+                       description)
+        self.assertLess(blocks_bytes(self.image), 4 * MIB)
+        peers.qemu_check(self.image)
+
+    def test_what_contradicts_itself_is_refused(self):
+        self.create("qcow2")
+        for arguments, why in ((("--detect-zeroes", "maybe"), "off, on or unmap"),
+                               (("--detect-zeroes", "unmap", "--discard", "ignore"),
+                                "needs discard=unmap")):
+            done = peers.ringdisk("serve", self.image, "-f", "qcow2", "--nbd",
+                                  f"unix:{self.socket}", *arguments, expect=1)
+            self.assertIn(why, done.stderr)
+
+
+if __name__ == "__main__":
+    peers.main(needs=["qemu-img", "nbdsh"])
