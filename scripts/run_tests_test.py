@@ -76,6 +76,16 @@ class Counting(unittest.TestCase):
         _, cases = counted(FAILED, status=8)
         self.assertIn("1 is not 2", cases[0].text)
 
+    def test_crash_points_are_summed(self):
+        points = ('<testcase name="a/CrashTest.X" status="run"><system-out>[ RUN ]\n'
+                  "crash points: 120\n[  PASSED  ]\ncrash points: 7\n</system-out></testcase>")
+        run = run_tests.Run()
+        with tempfile.NamedTemporaryFile("w", suffix=".xml", encoding="utf-8") as junit:
+            junit.write("<testsuite>" + points + PASSED + points + "</testsuite>")
+            junit.flush()
+            run_tests.add_junit(run, "stage", junit.name, 0, "")
+        self.assertEqual(run.crash_points, 254)
+
     def test_a_missing_result_file_is_a_failure(self):
         run = run_tests.Run()
         with contextlib.redirect_stdout(io.StringIO()):

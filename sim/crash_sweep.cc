@@ -15,6 +15,9 @@ namespace {
 
 using Disks = std::vector<std::unique_ptr<SimDisk>>;
 
+// Of the process, as its seeds are; tests run on one thread.
+uint64_t points_tried = 0;
+
 OpenStorages opener_of(const Disks& disks) {
   return [&disks] {
     std::vector<std::unique_ptr<SharedStorage>> storages;
@@ -190,8 +193,23 @@ class DeviceScenario final : public CrashScenario {
 
 }  // namespace
 
+uint64_t crash_points_tried() { return points_tried; }
+
+uint64_t points_in_this_build(uint64_t points) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  return points / 10;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+  return points / 10;
+#endif
+#endif
+  return points;
+}
+
 uint64_t run_crash_sweep(CrashScenario& scenario, uint64_t seed, const CrashSweepOptions& options) {
-  return Sweep(scenario, seed, options).run();
+  const uint64_t points = Sweep(scenario, seed, options).run();
+  points_tried += points;
+  return points;
 }
 
 uint64_t run_device_crash_sweep(const ImageFormat& format, uint64_t seed,

@@ -46,6 +46,12 @@ class CrashScenario {
   virtual Task<void> verify(const World& world, const OpenStorages& open, uint64_t event) = 0;
 };
 
+// Crashes that all sweeps of this process have tried; test_main.cc prints those of each test, and
+// scripts/run-tests their sum.
+uint64_t crash_points_tried();
+// `points` of a sweep that is there for their number: fewer where a sanitizer makes each slow.
+uint64_t points_in_this_build(uint64_t points);
+
 // Gives the number of crashes that were tried.
 uint64_t run_crash_sweep(CrashScenario& scenario, uint64_t seed, const CrashSweepOptions& options);
 

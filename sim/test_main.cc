@@ -10,9 +10,21 @@
 #include <cstdio>
 #include <string_view>
 
+#include "sim/crash_sweep.h"
 #include "sim/seeds.h"
 
 namespace {
+
+class PointsPrinter final : public ::testing::EmptyTestEventListener {
+  void OnTestStart(const ::testing::TestInfo&) override {
+    before_ = ringdisk::sim::crash_points_tried();
+  }
+  void OnTestEnd(const ::testing::TestInfo&) override {
+    const uint64_t points = ringdisk::sim::crash_points_tried() - before_;
+    if (points != 0) printf("crash points: %llu\n", static_cast<unsigned long long>(points));
+  }
+  uint64_t before_ = 0;
+};
 
 class SeedPrinter final : public ::testing::EmptyTestEventListener {
   void OnTestStart(const ::testing::TestInfo&) override { ringdisk::sim::note_seed(0); }
@@ -51,6 +63,7 @@ int main(int argc, char** argv) {
   ::testing::GTEST_FLAG(catch_exceptions) = false;
   ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
   ::testing::UnitTest::GetInstance()->listeners().Append(new SeedPrinter);
+  ::testing::UnitTest::GetInstance()->listeners().Append(new PointsPrinter);
   signal(SIGABRT, print_seed_and_die);
   return RUN_ALL_TESTS();
 }

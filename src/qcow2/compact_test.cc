@@ -270,7 +270,7 @@ TEST(CompactCrashTest, ACrashAnywhereLeaksAtWorst) {
 
 // Blocks that count each other's new places, with a table of several sectors.
 TEST(CompactCrashTest, ACrashWhileRefcountBlocksMoveLeaksAtWorst) {
-  sim::for_each_seed(3, [](uint64_t seed) {
+  sim::for_each_seed(2, [](uint64_t seed) {
     TestImage image;
     image.cluster_bits = 9;
     image.refcount_order = 6;
@@ -281,7 +281,7 @@ TEST(CompactCrashTest, ACrashWhileRefcountBlocksMoveLeaksAtWorst) {
     options.rounds = 2;
     CompactCrash scenario(image, options, seed);
     sim::CrashSweepOptions sweep;
-    sweep.points = 20;
+    sweep.points = 15;
     EXPECT_GT(run_crash_sweep(scenario, seed, sweep), 0u);
   });
 }

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+// The power failing anywhere in everything that happens to an image in its life: requests from
+// several shards (allocation, overwriting, discards, zeroes, detected zeros, compressed clusters,
+// flushes, FUA), and between them snapshots taken, applied and deleted, a larger size, compaction.
+// After each crash the image opens, its check finds leaks at most (within a snapshot edit what
+// edit_fixture_test.h permits, which the open repairs), every flushed byte is there, and every
+// snapshot holds what the disk was.
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "qcow2/compact_fixture_test.h"
+#include "qcow2/resize.h"
+#include "sim/crash_sweep.h"
+#include "sim/expected_failures.h"
+
+namespace ringdisk::qcow2 {
+namespace {
+
+using Action = SnapshotEdit::Action;
+
+constexpr uint64_t kNever = ~uint64_t{0};
+constexpr int kSessions = 4;
+
+// What was done to a snapshot, by events of the log.
+struct SnapshotLife {
+  Content content;
+  uint64_t create_begun = 0, created = kNever;
+  uint64_t delete_begun = kNever, deleted = kNever;
+
+  bool must_be_there(uint64_t event) const { return created <= event && delete_begun >= event; }
+  bool may_be_there(uint64_t event) const { return create_begun <= event && deleted > event; }
+};
+
+struct EventRange {
+  uint64_t begin, end;
+};
+
+class MixedCrash final : public sim::CrashScenario {
+ public:
+  MixedCrash(TestImage image, sim::WorkloadOptions workload, uint64_t seed)
+      : image_(image),
+        workload_(workload),
+        seed_(seed),
+        random_(sim::mix_seed(seed, 7)),
+        model_(seed, true, initial_of(image)) {}
+
+  Task<void> prepare(const World&, const sim::OpenStorages& open) override {
+    std::unique_ptr<SharedStorage> storage = std::move(open().front());
+    co_await create_test_image(image_, *storage, size_);
+    co_await storage->node->close();
+  }
+
+  Task<void> work(const World& world, const sim::OpenStorages& open,
+                  const sim::CrashLog& log) override {
+    for (int session = 0; session < kSessions; ++session) {
+      co_await work_on_disk(world, open, log);
+      co_await edit(world, open, log);
+      co_await edit(world, open, log);
+    }
+  }
+
+  Task<void> verify(const World& world, const sim::OpenStorages& open, uint64_t event) override {
+    std::unique_ptr<SharedStorage> first = std::move(open().front());
+    if (is_within_edit(event)) {
+      co_await expect_permitted_damage(world, std::move(first));
+    } else {
+      TestImage leaking = image_;
+      leaking.leaks_allowed = true;
+      co_await check_test_image(world, leaking, std::move(first));
+    }
+    co_await expect_repaired_at_open(world, image_, open);
+    co_await expect_disk(world, open, event);
+    for (const auto& [name, life] : snapshots_) {
+      co_await expect_snapshot(world, open, event, name, life);
+    }
+  }
+
+ private:
+  static sim::ModelDisk::Initial initial_of(const TestImage& image) {
+    const Content content = initial_content(image, kEditedSize);
+    return [content](uint64_t sector, sim::Sector& bytes) {
+      bytes = sim::Sector();
+      const uint64_t at = sector * sim::kSectorBytes;
+      if (at >= content.size()) return;
+      copy_bytes(Bytes(content).subspan(at, sim::kSectorBytes), MutableBytes(bytes));
+    };
+  }
+  bool is_within_edit(uint64_t event) const {
+    return std::any_of(edits_.begin(), edits_.end(), [event](const EventRange& edit) {
+      return edit.begin <= event && event <= edit.end;
+    });
+  }
+
+  Task<void> work_on_disk(const World& world, const sim::OpenStorages& open,
+                          const sim::CrashLog& log) {
+    const std::shared_ptr<sim::SimDisk> backing = backing_of(image_);
+    std::unique_ptr<SharedStorage> storage = std::move(open().front());
+    std::shared_ptr<DeviceNode> node =
+        co_await open_test_image(world, image_, backing, std::move(storage), false);
+    sim::Workload workload(workload_, random_.next(), model_, &log);
+    Result<void> worked = co_await workload.run(world, *node).result();
+    co_await node->close();
+    co_await std::move(worked);
+  }
+
+  Task<void> edit(const World& world, const sim::OpenStorages& open, const sim::CrashLog& log) {
+    switch (random_.below(5)) {
+      case 0:
+        co_await create_snapshot(world, open, log);
+        co_return;
+      case 1:
+        co_await remove_snapshot(world, open, log);
+        co_return;
+      case 2:
+        co_await apply_snapshot(world, open, log);
+        co_return;
+      case 3:
+        co_await grow(world, open);
+        co_return;
+      default:
+        co_await compact(world, open);
+        co_return;
+    }
+  }
+
+  // What was completed before is flushed by the edit.
+  Task<void> create_snapshot(const World& world, const sim::OpenStorages& open,
+                             const sim::CrashLog& log) {
+    if (image_.refcount_order < 3) co_return;
+    const std::string name = "s" + std::to_string(++names_);
+    SnapshotLife& life = snapshots_[name];
+    std::unique_ptr<SharedStorage> read = std::move(open().front());
+    life.content = co_await read_compacted(world, image_, std::move(read), "");
+    life.create_begun = log.events();
+    const uint64_t flush = model_.begin_flush(log.events());
+    std::unique_ptr<SharedStorage> edited = std::move(open().front());
+    co_await edit_test_snapshot(world, std::move(edited), Action::kCreate, name);
+    life.created = log.events();
+    model_.end_flush(flush, true, log.events());
+    edits_.push_back({life.create_begun, life.created});
+  }
+
+  // One that is there; empty: there is none.
+  std::string drawn_snapshot() {
+    std::vector<std::string> names;
+    for (const auto& [name, life] : snapshots_) {
+      if (life.deleted == kNever) names.push_back(name);
+    }
+    return names.empty() ? "" : names[random_.below(names.size())];
+  }
+
+  Task<void> remove_snapshot(const World& world, const sim::OpenStorages& open,
+                             const sim::CrashLog& log) {
+    const std::string name = drawn_snapshot();
+    if (name.empty()) co_return;
+    SnapshotLife& life = snapshots_[name];
+    life.delete_begun = log.events();
+    std::unique_ptr<SharedStorage> edited = std::move(open().front());
+    co_await edit_test_snapshot(world, std::move(edited), Action::kDelete, name);
+    life.deleted = log.events();
+    edits_.push_back({life.delete_begun, life.deleted});
+  }
+
+  // To the model a write of the whole disk.
+  Task<void> apply_snapshot(const World& world, const sim::OpenStorages& open,
+                            const sim::CrashLog& log) {
+    const std::string name = drawn_snapshot();
+    if (name.empty() || snapshots_[name].content.size() != size_.value()) co_return;
+    const uint64_t begun = log.events();
+    const uint64_t change = model_.begin_write(0, snapshots_[name].content, false, begun);
+    std::unique_ptr<SharedStorage> edited = std::move(open().front());
+    co_await edit_test_snapshot(world, std::move(edited), Action::kApply, name);
+    model_.end(change, true, log.events());
+    edits_.push_back({begun, log.events()});
+  }
+
+  Task<void> grow(const World& world, const sim::OpenStorages& open) {
+    if (image_.version < 3 || size_ != kEditedSize || image_.backing_bytes != 0) co_return;
+    size_ = ByteCount(kEditedSize.value() * 3 / 2);
+    world.diagnostics.add_node("disk.qcow2");
+    const Drivers drivers;
+    const OpenGate gate(world.diagnostics);
+    Graph graph(world, drivers, gate);
+    std::unique_ptr<SharedStorage> storage = std::move(open().front());
+    co_await resize_image(graph, std::move(storage), size_);
+  }
+
+  Task<void> compact(const World& world, const sim::OpenStorages& open) {
+    CompactLimits limits;
+    limits.tail_clusters = 16 + random_.below(200);
+    limits.batch_moves = 1 + random_.below(20);
+    const CancelToken never;
+    std::unique_ptr<SharedStorage> storage = std::move(open().front());
+    const CompactReport report =
+        co_await compact_test_image(world, std::move(storage), limits, never);
+    EXPECT_LE(report.bytes_after, report.bytes_before);
+  }
+
+  Task<void> expect_disk(const World& world, const sim::OpenStorages& open, uint64_t event) {
+    const std::shared_ptr<sim::SimDisk> backing = backing_of(image_);
+    std::unique_ptr<SharedStorage> storage = std::move(open().front());
+    std::shared_ptr<DeviceNode> node =
+        co_await open_test_image(world, image_, backing, std::move(storage), false);
+    EXPECT_TRUE(node->size() == kEditedSize || node->size() == size_);
+    sim::Workload reader(workload_, sim::mix_seed(seed_, event), model_, nullptr);
+    Result<void> verified = co_await reader.verify_crashed(*node, event).result();
+    co_await node->close();
+    co_await std::move(verified);
+  }
+
+  Task<void> expect_snapshot(const World& world, const sim::OpenStorages& open, uint64_t event,
+                             const std::string& name, const SnapshotLife& life) {
+    std::unique_ptr<SharedStorage> storage = std::move(open().front());
+    Result<Content> held =
+        co_await read_compacted(world, image_, std::move(storage), name).result();
+    if (held.ok()) {
+      EXPECT_TRUE(life.may_be_there(event)) << "snapshot '" << name << "' should not be there";
+      EXPECT_TRUE(held.value() == life.content) << "snapshot '" << name << "'";
+      co_return;
+    }
+    EXPECT_EQ(held.error().kind, ErrorKind::kNotFound) << "snapshot '" << name << "'";
+    EXPECT_FALSE(life.must_be_there(event)) << "snapshot '" << name << "' is lost";
+  }
+
+  const TestImage image_;
+  const sim::WorkloadOptions workload_;
+  const uint64_t seed_;
+  Random random_;
+  sim::ModelDisk model_;
+  ByteCount size_ = kEditedSize;
+  std::map<std::string, SnapshotLife> snapshots_;
+  std::vector<EventRange> edits_;
+  int names_ = 0;
+};
+
+sim::WorkloadOptions mixed_workload() {
+  sim::WorkloadOptions workload;
+  workload.operations = 40;
+  workload.length_max = 48 * 1024;
+  workload.writes = 40;
+  workload.zeroes = 12;
+  workload.discards = 12;
+  workload.flushes = 12;
+  return workload;
+}
+
+sim::CrashSweepOptions mixed_sweep(uint64_t seed) {
+  sim::CrashSweepOptions sweep;
+  sweep.shards = 1 + seed % 3;
+  sweep.points = sim::points_in_this_build(80);
+  return sweep;
+}
+
+TEST(MixedCrashTest, ACrashAnywhereInTheLifeOfAnImageLosesNothing) {
+  sim::for_each_seed(12, [](uint64_t seed) {
+    MixedCrash scenario(drawn_edited_image_or_extended(seed), mixed_workload(), seed);
+    EXPECT_GT(run_crash_sweep(scenario, seed, mixed_sweep(seed)), 0u);
+  });
+}
+
+TEST(MixedCrashTest, WithCompressedClustersAndDetectedZeros) {
+  sim::for_each_seed(12, [](uint64_t seed) {
+    TestImage image = drawn_edited_image(seed);
+    sim::WorkloadOptions workload = mixed_workload();
+    if (seed % 2 == 0) workload.compressed = 20;
+    workload.zero_runs = 40;
+    image.policy.detect_zeroes = seed % 3 == 0 ? DetectZeroes::kOn : DetectZeroes::kUnmap;
+    MixedCrash scenario(image, workload, seed);
+    EXPECT_GT(run_crash_sweep(scenario, seed, mixed_sweep(seed)), 0u);
+  });
+}
+
+TEST(MixedCrashTest, OverABackingImageAndOnABlockDevice) {
+  sim::for_each_seed(12, [](uint64_t seed) {
+    TestImage image = drawn_edited_image(seed);
+    sim::CrashSweepOptions sweep = mixed_sweep(seed);
+    if (seed % 2 == 0) {
+      image.backing_bytes = 300 << 10;
+    } else {
+      sweep.disks = {sim::SimDiskOptions::block_device(ByteCount(16 << 20), 512)};
+    }
+    MixedCrash scenario(image, mixed_workload(), seed);
+    EXPECT_GT(run_crash_sweep(scenario, seed, sweep), 0u);
+  });
+}
+
+// It is worth something: mistakes in the order of writes make it fail.
+TEST(MixedCrashTest, FindsPlantedBugs) {
+  for (const PlantedBug bug :
+       {PlantedBug::kEntriesBeforeTheirClusters, PlantedBug::kFreedBeforeRemovalIsDurable}) {
+    bool is_found = false;
+    for (uint64_t seed = 1; seed <= 8 && !is_found; ++seed) {
+      TestImage image = drawn_edited_image(seed);
+      image.planted_bug = bug;
+      auto sweep = [&] {
+        MixedCrash scenario(image, mixed_workload(), seed);
+        run_crash_sweep(scenario, seed, mixed_sweep(seed));
+      };
+      is_found = sim::failures_of(sweep) != 0;
+    }
+    EXPECT_TRUE(is_found) << "bug " << static_cast<int>(bug);
+  }
+}
+
+}  // namespace
+}  // namespace ringdisk::qcow2
