@@ -20,8 +20,9 @@ constexpr size_t kGranules = kSize.value() / kTestGranularity;
 class BitmapStage {
  public:
   explicit BitmapStage(TestImage image = {}, uint64_t seed = 1, uint32_t shards = 3,
-                       uint32_t padding = 0, const std::string& backing = "")
-      : image_(image), world_(seed, shards), disk_(sim::SimDiskOptions::file(), seed) {
+                       uint32_t padding = 0, const std::string& backing = "",
+                       sim::SimDiskOptions disk = sim::SimDiskOptions::file())
+      : image_(image), world_(seed, shards), disk_(disk, seed) {
     disk_.poke(0, encode_padded_image(image_, kSize, padding, backing));
   }
 
@@ -129,6 +130,22 @@ TEST(BitmapTrackingTest, RecordsWhatEveryShardChangesAndNothingElse) {
     for (size_t i = 0; i < kGranules; ++i) {
       EXPECT_LE(seen.dirty.at("b0")[i], touched[i]) << "granule " << i;
     }
+  });
+}
+
+// New clusters of a device hold what they held, so writes that meet in one leave as one
+// (block/joined_writes.h): each is recorded.
+TEST(BitmapTrackingTest, RecordsWritesThatLeaveAsOne) {
+  sim::for_each_seed(20, [](uint64_t seed) {
+    TestImage image;
+    image.cluster_bits = 16;
+    BitmapStage stage(image, seed, 1 + seed % 2, 0, "",
+                      sim::SimDiskOptions::block_device(ByteCount(8 << 20), 512));
+    ASSERT_EQ(stage.edit({add_bitmap("b0")}), "");
+    const Content before = stage.content();
+    stage.change(seed, 12);
+    expect_covered(stage.seen().dirty.at("b0"), before, stage.content(), kTestGranularity);
+    stage.check();
   });
 }
 
