@@ -9,7 +9,7 @@ The model keeps for each 512-byte block what it may hold:
     certain   what the last flush that has ended covers: a set, since a discard leaves two choices
     since     the changes that were asked for after that, in order; any prefix may have happened
 
-RINGDISK_KILLS=N kills N times (60), RINGDISK_SEED=N draws other requests."""
+RINGDISK_KILLS=N kills N times (100), RINGDISK_SEED=N draws other requests."""
 import os
 import random
 import threading
@@ -21,7 +21,7 @@ BLOCK = 512
 BLOCKS = 8192
 DEPTH = 8
 ZEROS = bytes(BLOCK)
-KILLS = int(os.environ.get("RINGDISK_KILLS", "60"))
+KILLS = int(os.environ.get("RINGDISK_KILLS", "100"))
 SEED = int(os.environ.get("RINGDISK_SEED", "1"))
 DISCARD = None
 
@@ -199,7 +199,8 @@ class KillTest(peers.Case):
         for number, options in enumerate(((), ("-o", "cluster_size=4k"),
                                           ("-o", "cluster_size=512,refcount_bits=1"))):
             with self.subTest(options=options):
-                self.assertGreater(self.kill_again_and_again(KILLS // 3, *options), KILLS)
+                kills = -(-KILLS // 3)
+                self.assertGreater(self.kill_again_and_again(kills, *options), KILLS)
                 (self.directory / "disk.qcow2").rename(self.directory / f"{number}.qcow2")
 
 

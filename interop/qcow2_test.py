@@ -188,9 +188,6 @@ class Refused(peers.Case):
 
     def test_features_that_are_not_supported_are_named(self):
         image = self.directory / "disk.qcow2"
-        peers.qemu_img("create", "-f", "qcow2", "-o",
-                       f"data_file={self.directory / 'data'},data_file_raw=on", image, "1M")
-        self.assertIn("external data file", self.refusal(image))
         peers.qemu_img("create", "-f", "qcow2", "--object", "secret,id=s,data=abc", "-o",
                        "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", image, "1M")
         self.assertIn("LUKS", self.refusal(image))

@@ -149,9 +149,12 @@ Task<TailPlan> TailPlanner::make(const TailScan& scan) {
   place_pieces();
   place_streams(scan.pointers());
   if (overcounted_ != 0) {
-    plan_.obstacles.push_back(std::to_string(overcounted_) +
-                              " clusters count as used by more than what points at them" +
-                              "; 'check -r leaks' may free them");
+    const bool has_bitmaps = parts_.image.header.find_extension(ExtensionType::kBitmaps) != nullptr;
+    const char* const why = has_bitmaps
+                                ? " clusters hold dirty bitmaps, which are not moved, or are leaks"
+                                : " clusters count as used by more than what points at them"
+                                  "; 'check -r leaks' may free them";
+    plan_.obstacles.push_back(std::to_string(overcounted_) + why);
   }
   std::sort(plan_.moves.begin(), plan_.moves.end(), [](const TailMove& a, const TailMove& b) {
     return a.kind != b.kind ? a.kind < b.kind : a.from < b.from;
