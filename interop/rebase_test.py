@@ -50,7 +50,8 @@ class RebaseTest(peers.Case):
 
     def test_what_the_disk_shows_stays(self):
         for options in ((), ("-o", "cluster_size=512"), ("-o", "cluster_size=2M"),
-                        ("-o", "compat=0.10")):
+                        ("-o", "compat=0.10"), ("-o", "extended_l2=on"),
+                        ("-o", "extended_l2=on,cluster_size=1M")):
             for size in (SIZE, 5 * MIB + 512, 12 * MIB):
                 with self.subTest(options=options, size=size):
                     self.make(*options, base=self.base, size=size)
@@ -120,6 +121,15 @@ class RebaseTest(peers.Case):
         self.require_same()
         self.assertIn(kind + len(content).to_bytes(4, "big") + content,
                       self.overlay.read_bytes()[:65536])
+
+    def test_a_raw_data_file_leaves_nothing_to_a_backing_image(self):
+        peers.ringdisk("create", "-q", "-f", "qcow2", "-o", "data_file=disk.raw,data_file_raw=on",
+                       self.overlay, str(SIZE))
+        for options in ((), ("-u",)):
+            done = peers.ringdisk("rebase", *options, "-b", self.other.name, "-F", "qcow2",
+                                  self.overlay, expect=1)
+            self.assertIn("data_file_raw", done.stderr)
+        self.assertEqual(self.backing(), (None, None))
 
     def test_refusals(self):
         self.make(base=self.base)

@@ -211,18 +211,19 @@ Task<void> Access::zero_directly(GuestRange range, ZeroOptions options) {
 // Less than a cluster, or parts of two: the subclusters in it, where there are any, and zeros
 // written around them. What is to be fast has been done before.
 Task<void> Access::zero_edge(GuestRange range, ZeroOptions options) {
-  if (is_known_zero(range)) co_return;
   const FormatLimits& limits = node_.format().limits();
   GuestRange units(range.offset, ByteCount(0));
   if (limits.subcluster_bits != 0) units = whole_units(range, limits.granularity());
   if (units.empty()) {
-    co_await write_out_zeroes(range);
+    if (!is_known_zero(range)) co_await write_out_zeroes(range);
     co_return;
   }
   options.fast_only = false;
   co_await zero_clusters(units, options);
-  co_await write_out_zeroes(GuestRange::between(range.offset, units.offset));
-  co_await write_out_zeroes(GuestRange::between(units.end(), range.end()));
+  const GuestRange before = GuestRange::between(range.offset, units.offset);
+  const GuestRange after = GuestRange::between(units.end(), range.end());
+  if (!is_known_zero(before)) co_await write_out_zeroes(before);
+  if (!is_known_zero(after)) co_await write_out_zeroes(after);
 }
 
 Task<void> Access::write_out_zeroes(GuestRange range) {

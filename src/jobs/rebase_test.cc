@@ -62,9 +62,11 @@ struct Scenario {
   explicit Scenario(uint64_t seed) {
     Random random(seed);
     image = qcow2::drawn_edited_image(seed);
-    image.cluster_bits = static_cast<uint32_t>(9 + random.below(6));
-    image.extended_l2 = image.extended_l2 && image.cluster_bits >= 14;
-    const uint64_t sizes[] = {0, 100 << 10, kDiskSize.value(), 700 << 10};
+    // Pieces are smaller than the largest clusters, and end in the middle of extended ones.
+    image.cluster_bits = static_cast<uint32_t>(9 + random.below(13));
+    const bool can_extend = image.version >= 3 && image.cluster_bits >= 14;
+    image.extended_l2 = can_extend && random.chance(70);
+    const uint64_t sizes[] = {0, (100 << 10) + kBlock, kDiskSize.value(), 700 << 10};
     old_below = drawn_content(random, sizes[random.below(4)], Content());
     new_below = drawn_content(random, sizes[random.below(4)], old_below);
     image.backing_bytes = old_below.size();

@@ -20,6 +20,11 @@ Task<void> change_on_home(HomeParts parts, const NewBacking& backing) {
                                                   "the name of a backing file has at most 1023 "
                                                   "bytes"));
   }
+  if (image.data_file_is_raw() && !backing.name.empty()) {
+    co_await fail(image.world.diagnostics.explain(
+        Error::of(ErrorKind::kUnsupported, "change backing"), image.node_id(),
+        "its data file is the whole disk (data_file_raw), and leaves nothing to a backing image"));
+  }
   const HeaderChange change = [&backing](Header& header) -> Result<void> {
     set_backing(header, backing.name, backing.format);
     return {};
