@@ -22,7 +22,7 @@ build: ## build (PRESET=release, debug, asan, tsan, fuzz or gcc) into build/PRES
 	@cmake --preset $(PRESET) >/dev/null
 	cmake --build build/$(PRESET) -j $(JOBS)
 
-test: ## everything that CI runs: both compilers, sanitizers, interop, fuzz smoke (under 30 minutes)
+test: ## everything that CI runs: both compilers, sanitizers, interop, fuzz smoke (under 45 minutes)
 	scripts/run-tests
 
 check: ## before a commit: style, release build, unit tests (under 5 minutes)
