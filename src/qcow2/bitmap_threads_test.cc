@@ -5,9 +5,7 @@
 
 #include "nodes/mem.h"
 #include "qcow2/bitmap_fixture_test.h"
-#include "runtime/runtime.h"
-#include "runtime/socket_network.h"
-#include "runtime/thread_blocking_pool.h"
+#include "sim/real_world.h"
 
 namespace ringdisk::qcow2 {
 namespace {
@@ -77,19 +75,11 @@ Task<void> write_everywhere(const World& world, std::shared_ptr<MemContent> cont
 }
 
 TEST(BitmapThreadsTest, NoThreadLosesABit) {
-  SystemClock clock;
-  Log log(-1, LogLevel::kWarning, "");
-  Diagnostics diagnostics;
-  RuntimeOptions options;
-  options.shards = 3;
-  Runtime runtime(options, clock, log);
-  ASSERT_TRUE(runtime.start().ok());
-  ThreadBlockingPool blocking(runtime.worker_threads());
-  SocketNetwork network(blocking, diagnostics);
-  const World world{clock, log, diagnostics, blocking, network, runtime.shards()};
+  sim::RealWorld real(LoopKind::kBest, 3);
+  ASSERT_TRUE(real.is_started());
   auto content = std::make_shared<MemContent>();
-  auto root = [&](Shard&) { return write_everywhere(world, content); };
-  EXPECT_TRUE(runtime.run(root).ok());
+  auto root = [&](Shard&) { return write_everywhere(real.world(), content); };
+  EXPECT_TRUE(real.run(root).ok());
 }
 
 }  // namespace

@@ -164,28 +164,11 @@ inline Task<void> make_image_with_holes(const World& world, TestImage image,
 // The disk, or a snapshot of it.
 inline Task<Content> read_compacted(const World& world, TestImage image,
                                     std::unique_ptr<SharedStorage> storage, std::string snapshot) {
-  world.diagnostics.add_node("disk.qcow2");
-  const Drivers drivers;
-  const OpenGate gate(world.diagnostics);
-  Graph graph(world, drivers, gate);
-  OpenMode mode;
-  mode.read_only = true;
-  Options options;
-  if (!snapshot.empty()) options.set("snapshot", std::move(snapshot));
-  FormatOpening opening{world, graph, std::move(storage), "", mode, std::move(options)};
-  FormatDriver driver = qcow2_driver();
-  OpenedFormat opened = co_await driver.open(std::move(opening));
   const std::shared_ptr<sim::SimDisk> backing = backing_of(image);
   std::shared_ptr<DeviceNode> below;
   if (backing) below = test_backing(*backing);
-  DeviceNode device("disk.qcow2", 1, std::move(opened.node), below);
-  Content content(device.size().value());
-  std::unique_ptr<DeviceQueue> queue = co_await device.open_queue(Shard::current());
-  Result<void> read =
-      co_await queue->read(GuestOffset(0), MutableBuffers(MutableBytes(content))).result();
-  queue.reset();
-  co_await device.close();
-  co_await std::move(read);
+  Content content =
+      co_await read_content_over(world, std::move(storage), std::move(snapshot), std::move(below));
   co_return std::move(content);
 }
 

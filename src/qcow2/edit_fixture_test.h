@@ -39,9 +39,9 @@ inline std::unique_ptr<SharedStorage> storage_on(sim::SimDisk& disk) {
       std::make_unique<sim::SimStorageNode>(disk, "disk.qcow2", 1));
 }
 
-// The whole disk, or the whole of a snapshot.
-inline Task<Content> read_content(const World& world, std::unique_ptr<SharedStorage> storage,
-                                  std::string snapshot) {
+// The whole disk, or the whole of a snapshot, over `below`, which may be null.
+inline Task<Content> read_content_over(const World& world, std::unique_ptr<SharedStorage> storage,
+                                       std::string snapshot, std::shared_ptr<DeviceNode> below) {
   world.diagnostics.add_node("disk.qcow2");
   const Drivers drivers;
   const OpenGate gate(world.diagnostics);
@@ -53,7 +53,7 @@ inline Task<Content> read_content(const World& world, std::unique_ptr<SharedStor
   FormatOpening opening{world, graph, std::move(storage), "", mode, std::move(options)};
   FormatDriver driver = qcow2_driver();
   OpenedFormat opened = co_await driver.open(std::move(opening));
-  DeviceNode device("disk.qcow2", 1, std::move(opened.node), nullptr);
+  DeviceNode device("disk.qcow2", 1, std::move(opened.node), std::move(below));
   Content content(device.size().value());
   std::unique_ptr<DeviceQueue> queue = co_await device.open_queue(Shard::current());
   Result<void> read =
@@ -62,6 +62,11 @@ inline Task<Content> read_content(const World& world, std::unique_ptr<SharedStor
   co_await device.close();
   co_await std::move(read);
   co_return std::move(content);
+}
+
+inline Task<Content> read_content(const World& world, std::unique_ptr<SharedStorage> storage,
+                                  std::string snapshot) {
+  return read_content_over(world, std::move(storage), std::move(snapshot), nullptr);
 }
 
 // Random writes and discards, to the image and to `content` alike; discards read as zeros here

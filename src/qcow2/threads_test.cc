@@ -6,9 +6,7 @@
 
 #include "nodes/mem.h"
 #include "qcow2/image_fixture_test.h"
-#include "runtime/runtime.h"
-#include "runtime/socket_network.h"
-#include "runtime/thread_blocking_pool.h"
+#include "sim/real_world.h"
 
 namespace ringdisk::qcow2 {
 namespace {
@@ -78,19 +76,11 @@ Task<void> work_everywhere(const World& world, TestImage image,
 }
 
 void work_on_threads(const TestImage& image) {
-  SystemClock clock;
-  Log log(-1, LogLevel::kWarning, "");
-  Diagnostics diagnostics;
-  RuntimeOptions options;
-  options.shards = 3;
-  Runtime runtime(options, clock, log);
-  ASSERT_TRUE(runtime.start().ok());
-  ThreadBlockingPool blocking(runtime.worker_threads());
-  SocketNetwork network(blocking, diagnostics);
-  const World world{clock, log, diagnostics, blocking, network, runtime.shards()};
+  sim::RealWorld real(LoopKind::kBest, 3);
+  ASSERT_TRUE(real.is_started());
   auto content = std::make_shared<MemContent>();
-  auto root = [&](Shard&) { return work_everywhere(world, image, content); };
-  EXPECT_TRUE(runtime.run(root).ok()) << image.cluster_bits;
+  auto root = [&](Shard&) { return work_everywhere(real.world(), image, content); };
+  EXPECT_TRUE(real.run(root).ok()) << image.cluster_bits;
 }
 
 TEST(Qcow2ThreadsTest, ShardsOnThreadsKeepTheirBlocksApart) {
