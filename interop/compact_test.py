@@ -96,6 +96,15 @@ class CompactTest(peers.Case):
                 self.compact()
                 self.image.unlink()
 
+    def test_dirty_bitmaps_stay_where_they_are_and_that_is_said(self):
+        peers.ringdisk("create", "-q", "-f", "qcow2", self.image, "8M")
+        peers.qemu_img("bitmap", "--add", self.image, "kept")
+        peers.qemu_io(self.image, ["write -P 1 0 1M"])
+        report = self.compact()
+        self.assertIn("dirty bitmaps", " ".join(report["obstacles"]))
+        bitmap, = peers.qemu_info(self.image)["format-specific"]["data"]["bitmaps"]
+        self.assertEqual((bitmap["name"], bitmap["flags"]), ("kept", ["auto"]))
+
     def test_snapshots_stay_what_they_were(self):
         for options in GEOMETRIES:
             with self.subTest(**options):
