@@ -4,7 +4,7 @@
 # when the folder exists; its Debian package belongs into scripts/install-deps and its reason into
 # docs/decisions/0001-dependencies.md. CLI11 and nlohmann-json are headers only and need no entry.
 set(RD_EXTERNAL_runtime liburing)
-set(RD_EXTERNAL_crypto libcrypto)
+set(RD_EXTERNAL_crypto libcrypto libargon2)
 set(RD_EXTERNAL_codec zlib libzstd libdeflate)
 set(RD_EXTERNAL_nbd libssl)
 set(RD_EXTERNAL_http libssl)

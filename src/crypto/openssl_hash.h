@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// The OpenSSL objects behind crypto/digest.h, for the files of this folder alone.
+#pragma once
+
+#include <openssl/evp.h>
+
+#include <memory>
+
+#include "crypto/digest.h"
+
+namespace ringdisk::crypto_internal {
+
+struct FreeMethod {
+  void operator()(EVP_MD* method) const { EVP_MD_free(method); }
+};
+using HashMethod = std::unique_ptr<EVP_MD, FreeMethod>;
+
+// Null: this OpenSSL has no such hash.
+HashMethod fetch(Hash hash);
+
+// kUnsupported, of `operation`.
+Error missing_hash(const char* operation);
+
+}  // namespace ringdisk::crypto_internal
