@@ -10,9 +10,10 @@
 #   x_bench.cc    -> executable F_bench (release variant only)
 #   app/main.cc   -> executable ringdisk
 #
-# sim/ is the library rd_sim in the same way; its test_main.cc, once there, is main() of every
-# test. Executables lie flat in the binary directory: build/release/ringdisk,
-# build/asan/base_test, build/fuzz/x_fuzz.
+# A large folder may have rooms, folders one level down (qcow2/check/): they belong to its library
+# and its tests; DEPS knows the folder alone. sim/ is the library rd_sim in the same way; its
+# test_main.cc, once there, is main() of every test. Executables lie flat in the binary directory:
+# build/release/ringdisk, build/asan/base_test, build/fuzz/x_fuzz.
 set(RD_ONLY "" CACHE STRING
   "build only these folders, e.g. base;async;sim (empty: all); for work on one corner")
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}")
@@ -21,7 +22,8 @@ set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 # Sets ${folder}_{library,test,fuzz,bench} of the caller to the .cc files of `path`, sorted by
 # what they become.
 function(rd_sort_sources folder path)
-  file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/${path}/*.cc")
+  file(GLOB sources CONFIGURE_DEPENDS
+    "${CMAKE_SOURCE_DIR}/${path}/*.cc" "${CMAKE_SOURCE_DIR}/${path}/*/*.cc")
   foreach(kind test fuzz bench)
     set(files ${sources})
     list(FILTER files INCLUDE REGEX "_${kind}\\.cc$")

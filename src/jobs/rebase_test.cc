@@ -10,7 +10,7 @@
 
 #include "codec/zero_detect.h"
 #include "nodes/mem.h"
-#include "qcow2/edit_fixture_test.h"
+#include "qcow2/edit/edit_fixture_test.h"
 #include "sim/fault_sweep.h"
 #include "sim/seeds.h"
 #include "sim/sim_world.h"

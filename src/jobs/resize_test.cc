@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "qcow2/admin.h"
-#include "qcow2/edit_fixture_test.h"
+#include "qcow2/edit/edit_fixture_test.h"
 
 namespace ringdisk {
 namespace {

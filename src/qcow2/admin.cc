@@ -2,16 +2,16 @@
 // Hands each request to the file that answers it.
 #include "qcow2/admin.h"
 
-#include "qcow2/amend.h"
-#include "qcow2/backing.h"
-#include "qcow2/bitmaps.h"
-#include "qcow2/check.h"
-#include "qcow2/compact.h"
+#include "qcow2/bitmaps/bitmaps.h"
+#include "qcow2/check/check.h"
+#include "qcow2/compact/compact.h"
 #include "qcow2/create.h"
 #include "qcow2/describe.h"
-#include "qcow2/empty.h"
-#include "qcow2/resize.h"
-#include "qcow2/snapshots.h"
+#include "qcow2/edit/amend.h"
+#include "qcow2/edit/backing.h"
+#include "qcow2/edit/empty.h"
+#include "qcow2/edit/resize.h"
+#include "qcow2/edit/snapshots.h"
 
 namespace ringdisk {
 namespace {

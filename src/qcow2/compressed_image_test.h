@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "base/random.h"
-#include "qcow2/host_clusters.h"
+#include "qcow2/home/host_clusters.h"
 #include "qcow2/image_fixture_test.h"
 
 namespace ringdisk::qcow2 {

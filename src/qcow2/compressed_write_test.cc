@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
+#include "qcow2/home/open_clusters.h"
 #include "qcow2/image_fixture_test.h"
-#include "qcow2/open_clusters.h"
 #include "sim/sim_world.h"
 
 namespace ringdisk::qcow2 {

@@ -8,7 +8,7 @@
 
 #include "codec/deflate.h"
 #include "codec/zstd_encoder.h"
-#include "qcow2/header.h"
+#include "qcow2/layout/header.h"
 
 namespace ringdisk::qcow2 {
 

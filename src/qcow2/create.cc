@@ -7,8 +7,8 @@
 
 #include "base/diagnostics.h"
 #include "block/storage_access.h"
-#include "qcow2/l2_entry.h"
-#include "qcow2/refcount_block.h"
+#include "qcow2/layout/l2_entry.h"
+#include "qcow2/layout/refcount_block.h"
 #include "runtime/shard.h"
 
 namespace ringdisk::qcow2 {

@@ -11,7 +11,7 @@
 
 #include "async/task.h"
 #include "block/format_admin.h"
-#include "qcow2/header.h"
+#include "qcow2/layout/header.h"
 
 namespace ringdisk::qcow2 {
 

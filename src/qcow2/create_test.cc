@@ -7,7 +7,7 @@
 
 #include "base/diagnostics.h"
 #include "nodes/mem.h"
-#include "qcow2/check.h"
+#include "qcow2/check/check.h"
 #include "runtime/shard.h"
 #include "sim/sim_world.h"
 

@@ -11,8 +11,8 @@
 #include <functional>
 
 #include "qcow2/describe.h"
+#include "qcow2/edit/snapshots.h"
 #include "qcow2/image_stage_test.h"
-#include "qcow2/snapshots.h"
 
 namespace ringdisk::qcow2 {
 namespace {

@@ -3,8 +3,8 @@
 // in two files at once, a raw data file that is the disk, and what is refused.
 #include <gtest/gtest.h>
 
-#include "qcow2/data_file_entry.h"
-#include "qcow2/edit_fixture_test.h"
+#include "qcow2/edit/edit_fixture_test.h"
+#include "qcow2/layout/data_file_entry.h"
 #include "sim/crash_sweep.h"
 #include "sim/device_contract.h"
 #include "sim/expected_failures.h"

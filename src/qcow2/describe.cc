@@ -6,7 +6,7 @@
 
 #include "base/diagnostics.h"
 #include "base/log.h"
-#include "qcow2/bitmap_reader.h"
+#include "qcow2/bitmaps/bitmap_reader.h"
 #include "runtime/shard.h"
 
 namespace ringdisk::qcow2 {

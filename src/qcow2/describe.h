@@ -6,8 +6,8 @@
 #include "async/task.h"
 #include "block/format_admin.h"
 #include "block/storage_access.h"
-#include "qcow2/header.h"
-#include "qcow2/snapshot_table.h"
+#include "qcow2/layout/header.h"
+#include "qcow2/layout/snapshot_table.h"
 
 namespace ringdisk::qcow2 {
 

@@ -8,10 +8,10 @@
 
 #include "base/diagnostics.h"
 #include "base/log.h"
-#include "qcow2/check.h"
+#include "qcow2/check/check.h"
 #include "qcow2/describe.h"
+#include "qcow2/edit/snapshots.h"
 #include "qcow2/node.h"
-#include "qcow2/snapshots.h"
 #include "runtime/blocking_pool.h"
 #include "runtime/shard.h"
 

@@ -4,18 +4,18 @@
 //
 //   constant after open      world, storage, header fields, geometry, limits
 //   any shard (atomic)       L1 table, slices, pins, health, dirty bitmaps
-//   the rest of the metadata belongs to the home shard: qcow2/home.h
+//   the rest of the metadata belongs to the home shard: qcow2/home/home.h
 #pragma once
 
 #include <memory>
 
 #include "block/format.h"
 #include "block/storage_access.h"
-#include "qcow2/data_file_entry.h"
-#include "qcow2/dirty_tracking.h"
-#include "qcow2/header.h"
+#include "qcow2/bitmaps/dirty_tracking.h"
 #include "qcow2/health.h"
 #include "qcow2/l1_table.h"
+#include "qcow2/layout/data_file_entry.h"
+#include "qcow2/layout/header.h"
 #include "qcow2/pins.h"
 #include "qcow2/planted_bug.h"
 #include "qcow2/slice_directory.h"

@@ -10,7 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/endian.h"
-#include "qcow2/l2_entry.h"
+#include "qcow2/layout/l2_entry.h"
 
 namespace ringdisk::qcow2 {
 

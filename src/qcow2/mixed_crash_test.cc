@@ -9,8 +9,8 @@
 
 #include <map>
 
-#include "qcow2/compact_fixture_test.h"
-#include "qcow2/resize.h"
+#include "qcow2/compact/compact_fixture_test.h"
+#include "qcow2/edit/resize.h"
 #include "sim/crash_sweep.h"
 #include "sim/expected_failures.h"
 

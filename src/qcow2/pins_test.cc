@@ -10,7 +10,7 @@
 #include <array>
 
 #include "base/diagnostics.h"
-#include "qcow2/l2_entry.h"
+#include "qcow2/layout/l2_entry.h"
 #include "runtime/next_turn.h"
 #include "runtime/runtime.h"
 #include "sim/seeds.h"

@@ -9,7 +9,7 @@
 #include "codec/inflate.h"
 #include "codec/zstd.h"
 #include "qcow2/compressor.h"
-#include "qcow2/home.h"
+#include "qcow2/home/home.h"
 #include "qcow2/lookup.h"
 
 namespace ringdisk::qcow2 {

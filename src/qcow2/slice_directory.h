@@ -23,7 +23,7 @@
 #include <vector>
 
 #include "base/intrusive.h"
-#include "qcow2/l2_entry.h"
+#include "qcow2/layout/l2_entry.h"
 
 namespace ringdisk::qcow2 {
 

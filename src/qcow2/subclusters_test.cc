@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "async/scope.h"
-#include "qcow2/damaged_image_test.h"
+#include "qcow2/check/damaged_image_test.h"
 #include "qcow2/image_stage_test.h"
 
 namespace ringdisk::qcow2 {

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "base/random.h"
-#include "qcow2/free_clusters.h"
-#include "qcow2/l2_entry.h"
-#include "qcow2/refcount_block.h"
+#include "qcow2/home/free_clusters.h"
+#include "qcow2/layout/l2_entry.h"
+#include "qcow2/layout/refcount_block.h"
 #include "sim/seeds.h"
 
 namespace ringdisk::qcow2 {

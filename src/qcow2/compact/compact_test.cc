@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: Apache-2.0
+// Compaction on the simulator: every geometry, snapshots, backing images, compressed clusters; the
+// power failing anywhere in it; every request of it failing once; damage that it must not touch.
+#include <gtest/gtest.h>
+
+#include "async/cancel.h"
+#include "qcow2/compact/compact_fixture_test.h"
+#include "sim/crash_sweep.h"
+#include "sim/fault_sweep.h"
+#include "sim/sim_world.h"
+
+namespace ringdisk::qcow2 {
+namespace {
+
+// Small enough that a small image takes several passes and batches.
+CompactLimits small_limits(uint64_t seed) {
+  Random random(seed);
+  CompactLimits limits;
+  limits.tail_clusters = 4 + random.below(200);
+  limits.pointers_max = 64 + random.below(1000);
+  limits.batch_moves = 1 + random.below(20);
+  limits.batch_bytes = 4096 << random.below(8);
+  return limits;
+}
+
+// An image with holes on a disk of its own.
+class CompactStage {
+ public:
+  CompactStage(TestImage image, uint64_t seed, HolesOptions options,
+               sim::SimDiskOptions disk_options)
+      : image(image), world(seed, 2), disk(disk_options, seed), open(opener_of(disk)) {
+    auto make = [&](Shard&) {
+      return make_image_with_holes(world.world(), image, open, seed, options, model);
+    };
+    expect_ok(world.run(make), "making the image");
+  }
+
+  Result<CompactReport> compact(CompactLimits limits, CancelToken cancel = CancelToken()) {
+    auto body = [&](Shard&) {
+      return compact_test_image(world.world(), storage_on(disk), limits, cancel);
+    };
+    return world.run(body);
+  }
+  void expect_sound() {
+    auto check = [&](Shard&) { return check_test_image(world.world(), image, storage_on(disk)); };
+    expect_ok(world.run(check), "checking");
+    auto look = [&](Shard&) { return expect_holes_model(world.world(), image, open, model); };
+    expect_ok(world.run(look), "reading");
+  }
+  // Writes go on, and change nothing else.
+  void expect_writable(uint64_t seed) {
+    auto change = [&](Shard&) {
+      return change_holes(world.world(), image, storage_on(disk), seed, HolesOptions(),
+                          model.content);
+    };
+    expect_ok(world.run(change), "writing afterwards");
+    expect_sound();
+  }
+  uint64_t file_clusters() const { return disk.size() >> image.cluster_bits; }
+  void expect_ok(const Result<void>& result, const char* what) {
+    EXPECT_TRUE(result.ok()) << what << ": " << world.diagnostics().describe(result.error());
+  }
+
+  TestImage image;
+  sim::SimWorld world;
+  sim::SimDisk disk;
+  sim::OpenStorages open;
+  HolesModel model;
+};
+
+// Images have so many holes that something moves.
+void expect_compacted(CompactStage& stage, CompactLimits limits) {
+  const uint64_t before = stage.disk.size();
+  const Result<CompactReport> done = stage.compact(limits);
+  ASSERT_TRUE(done.ok()) << stage.world.diagnostics().describe(done.error());
+  const CompactReport& report = done.value();
+  EXPECT_EQ(report.bytes_before, before);
+  EXPECT_EQ(report.bytes_after, stage.disk.size());
+  EXPECT_LE(report.bytes_after, before);
+  stage.expect_sound();
+}
+
+TEST(CompactTest, MovesEverythingDownInEveryGeometry) {
+  sim::for_each_seed(40, [](uint64_t seed) {
+    HolesOptions options;
+    options.snapshots = seed % 2 == 0;
+    CompactStage stage(drawn_edited_image_or_extended(seed), seed, options,
+                       sim::SimDiskOptions::file());
+    expect_compacted(stage, small_limits(seed));
+    stage.expect_writable(seed + 1);
+  });
+}
+
+TEST(CompactTest, AFileOfSingleClustersHasNoHoleLeft) {
+  sim::for_each_seed(20, [](uint64_t seed) {
+    TestImage image = drawn_edited_image(seed);
+    image.cluster_bits = 12 + seed % 3;  // so that every table fits a cluster
+    HolesOptions options;
+    options.snapshots = seed % 2 == 0;
+    CompactStage stage(image, seed, options, sim::SimDiskOptions::file());
+    expect_compacted(stage, CompactLimits());
+    EXPECT_EQ(stage.file_clusters(), used_clusters(stage.disk));
+    // A second time there is nothing to gain.
+    const uint64_t size = stage.disk.size();
+    expect_compacted(stage, CompactLimits());
+    EXPECT_EQ(stage.disk.size(), size);
+  });
+}
+
+TEST(CompactTest, RefcountTablesBehindEverythingMoveToo) {
+  sim::for_each_seed(20, [](uint64_t seed) {
+    TestImage image = drawn_edited_image_or_extended(seed);
+    HolesOptions options;
+    options.rebuilt = true;
+    CompactStage stage(image, seed, options, sim::SimDiskOptions::file());
+    expect_compacted(stage, small_limits(seed));
+    stage.expect_writable(seed + 1);
+  });
+}
+
+TEST(CompactTest, KeepsWhatCompressedClustersHold) {
+  sim::for_each_seed(40, [](uint64_t seed) {
+    TestImage image = drawn_edited_image_or_extended(seed);
+    image.refcount_order = seed % 7;
+    if (image.version == 3 && seed % 2 == 0) image.compression = Compression::kZstd;
+    HolesOptions options;
+    options.compressed = true;
+    options.snapshots = image.refcount_order >= 3;
+    CompactStage stage(image, seed, options, sim::SimDiskOptions::file());
+    expect_compacted(stage, small_limits(seed));
+    stage.expect_writable(seed + 1);
+  });
+}
+
+TEST(CompactTest, LeavesABackingImageAndADeviceAlone) {
+  sim::for_each_seed(20, [](uint64_t seed) {
+    TestImage image = drawn_edited_image_or_extended(seed);
+    image.backing_bytes = seed % 2 == 0 ? 300 << 10 : 0;
+    const sim::SimDiskOptions device =
+        sim::SimDiskOptions::block_device(ByteCount(16 << 20), seed % 3 == 0 ? 4096 : 512);
+    const bool is_device = seed % 4 == 0;
+    CompactStage stage(image, seed, HolesOptions(),
+                       is_device ? device : sim::SimDiskOptions::file());
+    const uint64_t size = stage.disk.size();
+    const Result<CompactReport> done = stage.compact(small_limits(seed));
+    ASSERT_TRUE(done.ok()) << stage.world.diagnostics().describe(done.error());
+    EXPECT_LE(done.value().bytes_after, done.value().bytes_before);
+    if (is_device) {
+      EXPECT_EQ(stage.disk.size(), size);
+    }
+    stage.expect_sound();
+    stage.expect_writable(seed + 1);
+  });
+}
+
+TEST(CompactTest, ACancelKeepsWhatWasGained) {
+  CompactStage stage(TestImage(), 3, HolesOptions(), sim::SimDiskOptions::file());
+  CancelSource cancel;
+  cancel.cancel();
+  const Result<CompactReport> done = stage.compact(CompactLimits(), cancel.token());
+  ASSERT_TRUE(done.ok());
+  EXPECT_TRUE(done.value().is_cancelled);
+  stage.expect_sound();
+}
+
+// A leak may be something that nobody here knows of: it stays, and is told.
+TEST(CompactTest, WhatNothingPointsAtStaysWhereItIs) {
+  TestImage image;
+  CompactStage stage(image, 5, HolesOptions(), sim::SimDiskOptions::file());
+  const uint64_t end = stage.disk.size();
+  const uint64_t block_at = 2 << image.cluster_bits;
+  std::byte counter[2];
+  store_be16(counter, 1);
+  stage.disk.poke(block_at + (end >> image.cluster_bits) * 2, counter);
+  const std::byte mark[1] = {std::byte{42}};
+  stage.disk.poke(end, mark);
+  const Result<CompactReport> done = stage.compact(CompactLimits());
+  ASSERT_TRUE(done.ok()) << stage.world.diagnostics().describe(done.error());
+  ASSERT_EQ(done.value().obstacles.size(), 1u);
+  EXPECT_NE(done.value().obstacles[0].find("check -r leaks"), std::string::npos);
+  std::byte there[1];
+  stage.disk.peek(end, there);
+  EXPECT_EQ(there[0], mark[0]);
+  EXPECT_GT(stage.disk.size(), end);
+}
+
+// A cluster in use that counts as free is a hole that must not be filled.
+TEST(CompactTest, ARefcountThatIsTooLowStopsIt) {
+  sim::for_each_seed(20, [](uint64_t seed) {
+    TestImage image;
+    HolesOptions options;
+    options.snapshots = false;
+    CompactStage stage(image, seed, options, sim::SimDiskOptions::file());
+    const uint64_t block_at = 2 << image.cluster_bits;
+    const uint64_t clusters = stage.file_clusters();
+    Random random(seed);
+    for (;;) {
+      const uint64_t cluster = 4 + random.below(clusters - 4);
+      std::byte counter[2];
+      stage.disk.peek(block_at + cluster * 2, counter);
+      if (load_be16(counter) != 1) continue;
+      store_be16(counter, 0);
+      stage.disk.poke(block_at + cluster * 2, counter);
+      break;
+    }
+    const Result<CompactReport> done = stage.compact(CompactLimits());
+    ASSERT_FALSE(done.ok());
+    EXPECT_EQ(done.error().kind, ErrorKind::kCorrupt);
+    auto look = [&](Shard&) {
+      return expect_holes_model(stage.world.world(), image, stage.open, stage.model);
+    };
+    EXPECT_TRUE(stage.world.run(look).ok());
+  });
+}
+
+// --- crashes and faults
+
+class CompactCrash final : public sim::CrashScenario {
+ public:
+  CompactCrash(TestImage image, HolesOptions options, uint64_t seed)
+      : image_(image), options_(options), seed_(seed) {}
+
+  Task<void> prepare(const World& world, const sim::OpenStorages& open) override {
+    return make_image_with_holes(world, image_, open, seed_, options_, model_);
+  }
+  Task<void> work(const World& world, const sim::OpenStorages& open,
+                  const sim::CrashLog&) override {
+    const CompactReport report = co_await compact_test_image(world, std::move(open().front()),
+                                                             small_limits(seed_), CancelToken());
+    EXPECT_LE(report.bytes_after, report.bytes_before);
+  }
+  Task<void> verify(const World& world, const sim::OpenStorages& open, uint64_t) override {
+    image_.leaks_allowed = true;
+    std::unique_ptr<SharedStorage> first = std::move(open().front());
+    co_await check_test_image(world, image_, std::move(first));
+    co_await expect_holes_model(world, image_, open, model_);
+    co_await expect_repaired_at_open(world, image_, open);
+    co_await expect_holes_model(world, image_, open, model_);
+    // What is left can be compacted again.
+    std::unique_ptr<SharedStorage> second = std::move(open().front());
+    const CompactLimits limits = small_limits(seed_ + 1);
+    const CancelToken never;
+    co_await compact_test_image(world, std::move(second), limits, never);
+    co_await expect_holes_model(world, image_, open, model_);
+  }
+
+ private:
+  TestImage image_;
+  const HolesOptions options_;
+  const uint64_t seed_;
+  HolesModel model_;
+};
+
+TEST(CompactCrashTest, ACrashAnywhereLeaksAtWorst) {
+  sim::for_each_seed(12, [](uint64_t seed) {
+    TestImage image = drawn_edited_image_or_extended(seed);
+    HolesOptions options;
+    options.snapshots = seed % 3 != 0;
+    options.compressed = seed % 2 == 0;
+    if (seed % 4 == 1) image.backing_bytes = 300 << 10;
+    CompactCrash scenario(image, options, seed);
+    sim::CrashSweepOptions sweep;
+    sweep.points = 40;
+    if (seed % 5 == 0) {
+      sweep.disks = {sim::SimDiskOptions::block_device(ByteCount(8 << 20), 512)};
+    }
+    EXPECT_GT(run_crash_sweep(scenario, seed, sweep), 0u);
+  });
+}
+
+// Blocks that count each other's new places, with a table of several sectors.
+TEST(CompactCrashTest, ACrashWhileRefcountBlocksMoveLeaksAtWorst) {
+  sim::for_each_seed(2, [](uint64_t seed) {
+    TestImage image;
+    image.cluster_bits = 9;
+    image.refcount_order = 6;
+    HolesOptions options;
+    options.size = ByteCount(3 << 20);
+    options.filled = true;
+    options.rebuilt = true;
+    options.rounds = 2;
+    CompactCrash scenario(image, options, seed);
+    sim::CrashSweepOptions sweep;
+    sweep.points = 15;
+    EXPECT_GT(run_crash_sweep(scenario, seed, sweep), 0u);
+  });
+}
+
+// Whether a failure was injected into the compaction.
+bool run_compaction_with_fault(TestImage image, HolesOptions options, uint64_t seed, uint64_t n) {
+  CompactStage stage(image, seed, options, sim::SimDiskOptions::file());
+  sim::SimFaults faults;
+  faults.fail_at = n;
+  stage.disk.set_faults(&faults);
+  const Result<CompactReport> done = stage.compact(small_limits(seed));
+  stage.disk.set_faults(nullptr);
+  if (!done.ok()) {
+    EXPECT_EQ(done.error().errno_value, EIO);
+  }
+  if (faults.failed == 0) {
+    EXPECT_TRUE(done.ok());
+  }
+  stage.image.leaks_allowed = true;
+  stage.expect_sound();
+  stage.expect_writable(seed + 1);
+  return faults.failed != 0;
+}
+
+TEST(CompactFaultTest, EveryFailureIsToldAndLosesNothing) {
+  sim::for_each_seed(3, [](uint64_t seed) {
+    TestImage image = drawn_edited_image(seed);
+    image.cluster_bits = 11 + seed % 3;
+    HolesOptions options;
+    options.compressed = seed % 2 == 0;
+    auto run = [&](uint64_t n) { return run_compaction_with_fault(image, options, seed, n); };
+    EXPECT_GT(sim::sweep_faults(5000, run), 10u);
+  });
+}
+
+}  // namespace
+}  // namespace ringdisk::qcow2

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tables in one piece: where the words stand that name them. The refcount table is not among
+// them: refcount_blocks.h moves it.
+#include "qcow2/compact/tail_pointers.h"
+#include "qcow2/describe.h"
+
+namespace ringdisk::qcow2 {
+namespace {
+
+// Of the header.
+constexpr uint64_t kL1TableAt = 40;
+constexpr uint64_t kSnapshotTableAt = 64;
+
+}  // namespace
+
+const char* name_of(TailKind kind) {
+  switch (kind) {
+    case TailKind::kData:
+      return "data";
+    case TailKind::kStream:
+      return "a compressed cluster";
+    case TailKind::kTable:
+      return "an L2 table";
+    case TailKind::kL1Table:
+      return "an L1 table";
+    case TailKind::kRoot:
+      return "the snapshot table";
+  }
+  UNREACHABLE("no such kind");
+}
+
+Task<TailRoots> read_tail_roots(HomeParts parts) {
+  TailRoots roots;
+  Diagnostics& diagnostics = parts.image.world.diagnostics;
+  roots.header = co_await read_header(parts.storage, diagnostics);
+  roots.snapshots = co_await read_snapshots(parts.storage, roots.header, diagnostics);
+  const Geometry geometry = parts.image.geometry;
+  auto add = [&roots, &geometry](TailKind kind, HostOffset at, uint64_t bytes, uint64_t place) {
+    if (bytes == 0) return;
+    TailPointer pointer;
+    pointer.target = pointer.raw = at.value();
+    pointer.place = place;
+    pointer.length = static_cast<uint32_t>(geometry.clusters_of(bytes) << geometry.cluster_bits());
+    pointer.kind = kind;
+    roots.tables.push_back(pointer);
+  };
+  const Header& header = roots.header;
+  add(TailKind::kL1Table, header.l1_table, uint64_t{header.l1_size} * kEntryBytes, kL1TableAt);
+  for (const Snapshot& one : roots.snapshots.snapshots) {
+    if (uint64_t{one.l1_size} * kEntryBytes > limits::kQcow2L1BytesMax) {
+      co_return Error::of(ErrorKind::kCorrupt, "read L1 table", one.l1_table.value());
+    }
+    add(TailKind::kL1Table, one.l1_table, uint64_t{one.l1_size} * kEntryBytes,
+        header.snapshot_table.value() + one.place);
+  }
+  add(TailKind::kRoot, header.snapshot_table, roots.snapshots.length, kSnapshotTableAt);
+  co_return std::move(roots);
+}
+
+}  // namespace ringdisk::qcow2

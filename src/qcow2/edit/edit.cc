@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// The image is opened as for any writer, so that a damaged one is refused and an unclean one
+// repaired, and closed whatever became of the change.
+#include "qcow2/edit/edit.h"
+
+#include "qcow2/driver.h"
+#include "qcow2/node.h"
+
+namespace ringdisk::qcow2 {
+
+Task<void> edit_image(Graph& graph, std::unique_ptr<SharedStorage> storage, const ImageEdit& edit,
+                      OpenMode mode) {
+  mode.no_backing = true;
+  FormatOpening opening{graph.world(), graph, std::move(storage), "", mode, Options()};
+  const FormatDriver driver = qcow2_driver();
+  OpenedFormat opened = co_await driver.open(std::move(opening));
+  auto& node = static_cast<Qcow2Node&>(*opened.node);
+  Result<void> edited = co_await node.edit(edit).result();
+  Result<void> closed = co_await node.close().result();
+  co_await std::move(edited);
+  co_await std::move(closed);
+}
+
+}  // namespace ringdisk::qcow2
