@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "async/scope.h"
+#include "codec/zero_detect.h"
 #include "nbd/reply_writer.h"
 #include "runtime/shard.h"
 
@@ -202,6 +203,15 @@ Task<void> perform_rarer(DeviceQueue& queue, Request& request) {
   }
 }
 
+// A small read looks for holes in what it got, not in the tables: data that is not zero shows it in
+// its first bytes, and zeros cost a tenth of what sending them would, here and at the client.
+void leave_out_zeros(Request& request) {
+  const bool may_be_hole = request.structured && (request.header.flags & kCommandDf) == 0;
+  if (!may_be_hole || request.chunk_count != 1) return;
+  if (request.header.length >= kHoleSearchBytesMin) return;
+  request.chunks[0].is_hole = is_zero(request.target());
+}
+
 }  // namespace
 
 uint64_t payload_bytes_of(const RequestHeader& header) {
@@ -226,6 +236,7 @@ Task<void> perform(DeviceQueue& queue, Request& request, ReplyWriter* writer) {
     MutableBuffers target(request.target());
     Result<void> done = co_await queue.read(offset, target).result();
     request.set_outcome(done);
+    if (done.ok()) leave_out_zeros(request);
   } else if (request.header.command == Command::kWrite) {
     WriteOptions options;
     options.fua = (request.header.flags & kCommandFua) != 0;

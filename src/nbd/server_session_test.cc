@@ -237,6 +237,25 @@ TEST(ServerSessionTest, StructuredReadsSendHolesAsHolesUnlessAskedNotTo) {
   serve(&read_sparsely, options);
 }
 
+Task<void> read_small_zeros(TestBench& bench, TestClient& client) {
+  poke_stripes(bench.disk);
+  Reply reply = co_await client.call(kRead, 0, 4 << 20, 4096);
+  EXPECT_EQ(reply.read, std::string(4096, '\0'));
+  EXPECT_EQ(reply.chunks[0].type, 2u);
+  // One byte that is not zero, at the very end.
+  reply = co_await client.call(kRead, 0, (256 << 10) - 4095, 4096);
+  EXPECT_TRUE(reply.read == striped().substr((256 << 10) - 4095, 4096));
+  EXPECT_EQ(reply.chunks[0].type, 1u);
+  reply = co_await client.call(kRead, kDf, 4 << 20, 4096);
+  EXPECT_EQ(reply.read, std::string(4096, '\0'));
+  EXPECT_EQ(reply.chunks[0].type, 1u);
+}
+TEST(ServerSessionTest, SmallStructuredReadsOfZerosSendNone) {
+  ServeOptions options;
+  options.structured = true;
+  serve(&read_small_zeros, options);
+}
+
 Task<void> read_after_block_status(TestBench& bench, TestClient& client) {
   poke_stripes(bench.disk);
   Reply reply = co_await client.call(kRead, 0, 0, 512 << 10);
