@@ -3,7 +3,7 @@
 # The commands of a developer's day. The build itself is CMake (CMakeLists.txt); this file only
 # names what is done often. `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo build test check bench fuzz format clean deps
+.PHONY: help demo build test check e2e bench fuzz format clean deps
 MAKEFLAGS += --no-print-directory
 
 PRESET ?= release
@@ -11,7 +11,7 @@ JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 
 help: ## list the targets
-	@awk -F ':[^\#]*\#\# ' '/^[a-z]+:.*\#\# / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':[^\#]*\#\# ' '/^[a-z0-9]+:.*\#\# / {printf "  make %-7s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: deps ## install what is missing, build the program, and show what it does
 	@cmake --preset release >/dev/null
@@ -27,6 +27,9 @@ test: ## everything that CI runs: both compilers, sanitizers, interop, fuzz smok
 
 check: ## before a commit: style, release build, unit tests (under 5 minutes)
 	scripts/run-tests --stage tidy --stage unit
+
+e2e: deps ## only the tests in a virtual machine (4 minutes)
+	scripts/run-tests --stage e2e
 
 bench: build ## compare with other programs on this machine
 	bench/run

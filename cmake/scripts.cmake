@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Tests written in Python, one ctest test a file: interop/*_test.py and e2e/*_test.py (label
-# "interop"; they find the binary in $RINGDISK and say "skipped" with exit status 77) and
-# scripts/*_test.py (label "tidy").
+# "interop", and "e2e" for those in a virtual machine, of which one runs at a time; they find the
+# binary in $RINGDISK and say "skipped" with exit status 77) and scripts/*_test.py (label "tidy").
 # The one in /usr/bin sees Debian's python3-* packages.
 find_program(RD_PYTHON python3 PATHS /usr/bin NO_DEFAULT_PATH)
 find_program(RD_PYTHON python3 REQUIRED)
@@ -16,6 +16,9 @@ function(rd_add_python_tests folder label timeout_seconds)
     set_tests_properties("${folder}/${name}" PROPERTIES
       LABELS "${label}" TIMEOUT ${timeout_seconds} SKIP_RETURN_CODE 77
       ENVIRONMENT "${environment}")
+    if("e2e" IN_LIST label)
+      set_tests_properties("${folder}/${name}" PROPERTIES RESOURCE_LOCK guest)
+    endif()
   endforeach()
 endfunction()
 
