@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the life of a cached 4 KiB read costs (ARCHITECTURE.md tells it), as numbers that must not
 // grow: coroutine frames, allocations, locks, requests to the storage, system calls (sends and
-// receives of the stream), copies of the payload, shards. For raw and qcow2, over a storage that
-// answers at once and over one that suspends.
+// receives of the stream), copies of the payload, shards. For raw, qcow2 and LUKS, over a storage
+// that answers at once and over one that suspends.
 //
 // The session runs over a stream and a storage that allocate nothing themselves, so that every
 // allocation seen is the session's, the format's or the block layer's.
@@ -14,6 +14,7 @@
 #include <new>
 #include <string>
 
+#include "luks/view.h"
 #include "nbd/server_session.h"
 #include "nbd/test_client.h"
 #include "nodes/mem.h"
@@ -255,6 +256,7 @@ struct Case {
   uint64_t reply_bytes = 0;
   bool structured = false;
   bool is_qcow2 = false;
+  bool is_luks = false;
   bool suspends = false;
   Counts counts;
 };
@@ -262,6 +264,17 @@ struct Case {
 std::unique_ptr<SharedStorage> noting_storage(std::shared_ptr<MemContent> content,
                                               StorageNotes& notes) {
   return std::make_unique<SharedStorage>(std::make_unique<NotingNode>(std::move(content), notes));
+}
+
+// With a view over it that deciphers in place.
+std::unique_ptr<SharedStorage> with_cipher(std::unique_ptr<SharedStorage> storage) {
+  std::array<std::byte, 64> key;
+  for (size_t i = 0; i < key.size(); ++i) key[i] = static_cast<std::byte>(i);
+  luks::LuksViewOptions options;
+  options.cipher =
+      make_sector_cipher(CipherSpec(), key, kSectorSizeMin, CpuFeatures::detect()).value();
+  return std::make_unique<SharedStorage>(
+      std::make_unique<luks::LuksView>(std::move(storage), options));
 }
 
 // Every byte is written, so that every cluster is allocated and its entry in memory.
@@ -284,8 +297,9 @@ Task<std::shared_ptr<DeviceNode>> open_disk(Shard& shard, const World& world, co
     device = co_await qcow2::open_test_image(world, image, nullptr, std::move(storage), false);
   } else {
     auto content = std::make_shared<MemContent>(ByteCount(kDiskBytes));
-    auto raw = std::make_unique<RawNode>(noting_storage(content, notes), ByteCount(0),
-                                         ByteCount(kDiskBytes));
+    std::unique_ptr<SharedStorage> storage = noting_storage(content, notes);
+    if (measured.is_luks) storage = with_cipher(std::move(storage));
+    auto raw = std::make_unique<RawNode>(std::move(storage), ByteCount(0), ByteCount(kDiskBytes));
     device = std::make_shared<DeviceNode>("disk", 2, std::move(raw), nullptr);
   }
   co_await fill(*device, shard);
@@ -397,6 +411,19 @@ TEST_P(BudgetOfFormatTest, ManyReadsThatWaitHaveNoMoreEach) {
 
 INSTANTIATE_TEST_SUITE_P(Formats, BudgetOfFormatTest, ::testing::Bool(),
                          [](const auto& is_qcow2) { return is_qcow2.param ? "qcow2" : "raw"; });
+
+// The view is one frame more; it deciphers where the storage has put the bytes.
+TEST(BudgetTest, CachedReadsOverLuksHaveFiveFrames) {
+  for (bool suspends : {false, true}) {
+    Case reads = cached_reads(false, suspends);
+    reads.is_luks = true;
+    Counts counts = measure(reads);
+    expect_lean(counts);
+    expect_direct(counts);
+    EXPECT_LE(counts.frames_each, kFramesEach + 1);
+    EXPECT_LE(counts.frames_at_once, (kFramesEach + 1) * (suspends ? kDepth : 1));
+  }
+}
 
 TEST(BudgetTest, CachedStructuredReadsOf4KiB) {
   Case reads;
