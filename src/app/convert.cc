@@ -46,12 +46,26 @@ Task<void> refuse_same_file(Program& program, const ConvertRequest& request,
   co_await run_blocking(program.world.blocking, compare);
 }
 
+// What was made with a secret is opened with it.
+ImageName name_of_new(const ConvertRequest& request) {
+  const NewImage& made = request.new_target;
+  ImageName name = request.target;
+  name.format = made.admin->name();
+  for (const char* key : {"key-secret", "encrypt.key-secret"}) {
+    const std::optional<std::string> secret = made.options.get(key);
+    if (!secret) continue;
+    name.options.set("driver", name.format);
+    name.options.set("file.filename", made.filename);
+    name.options.set(key, *secret);
+  }
+  return name;
+}
+
 Task<std::shared_ptr<DeviceNode>> open_target(Program& program, const ConvertRequest& request,
                                               ByteCount wanted) {
   OpenMode mode;
   mode.cache = request.target_cache;
-  ImageName name = request.target;
-  if (!request.keeps_target) name.format = request.new_target.admin->name();
+  ImageName name = request.keeps_target ? request.target : name_of_new(request);
   Graph graph = program.graph();
   std::shared_ptr<DeviceNode> target = co_await graph.open(std::move(name), mode);
   if (target->size() >= wanted) co_return std::move(target);
@@ -68,6 +82,7 @@ Task<std::shared_ptr<DeviceNode>> open_target(Program& program, const ConvertReq
 Task<bool> target_reads_zero(Program& program, const ConvertRequest& request, DeviceNode& target) {
   if (request.target_is_zero) co_return true;
   if (request.keeps_target || !request.new_target.backing_name.empty()) co_return false;
+  if (!request.new_target.admin->new_reads_zero()) co_return false;
   if (!target.format().limits().maps_directly) co_return true;
   auto kind = [&](Blocking token) -> Result<PathKind> {
     return kind_of_path(token, request.new_target.filename);

@@ -36,9 +36,10 @@ struct Program {
   // Cancelled on shard 0 by stop signals, as the command's StopWay says.
   CancelSource& stop;
   CancelSource& hurry;
+  SecretSource& secrets;
 
   Diagnostics& diagnostics() const { return world.diagnostics; }
-  Graph graph() const { return Graph(world, drivers, gate); }
+  Graph graph() const { return Graph(world, drivers, gate, &secrets); }
   // The format called `name`; an error that lists the formats there are.
   Result<FormatAdmin*> find_admin(std::string_view name) const;
 };
@@ -86,7 +87,7 @@ Command snapshot_command();
 // All commands, in the order of the help text.
 std::vector<Command> all_commands();
 
-// Options that every command takes: -h, -v, --threads, --allow-path.
+// Options that every command takes: -h, -v, --threads, --allow-path, --object, --key-file.
 std::span<const OptionSpec> global_options();
 
 std::string help_text();

@@ -13,6 +13,7 @@
 #include "base/diagnostics.h"
 #include "base/limits.h"
 #include "control/process_world.h"
+#include "control/secret_table.h"
 #include "control/stop_signals.h"
 #include "runtime/shard.h"
 
@@ -85,6 +86,23 @@ struct Stop {
   }
 };
 
+// Read before anything blocks signals or starts threads: a pipe may keep us waiting.
+Result<void> read_secrets(SecretTable& secrets, const Arguments& arguments) {
+  const Blocking token = Blocking::allowed_here();
+  for (const std::string& text : arguments.values("object")) {
+    RETURN_IF_ERROR(secrets.add_object(token, text));
+  }
+  if (std::optional<std::string> path = arguments.value("key-file")) {
+    RETURN_IF_ERROR(secrets.set_key_file(token, *path));
+  }
+  if (secrets.has_shown_secret()) {
+    fprintf(stderr,
+            "ringdisk: a secret on the command line can be seen by every user of this machine; "
+            "write it to a file and say file=PATH\n");
+  }
+  return {};
+}
+
 // A command beside the watch for stop signals, which ends with it.
 Task<int> run_watched(Scope& scope, const Command& command, Program& program,
                       const Arguments& arguments, Stop& stop) {
@@ -109,6 +127,8 @@ Result<int> run_in_world(const Command& command, const Arguments& arguments,
                          const Environment& environment, Diagnostics& diagnostics) {
   ASSIGN_OR_RETURN(ProcessWorldOptions options,
                    world_options(command, arguments, environment, diagnostics));
+  SecretTable secrets(diagnostics);
+  RETURN_IF_ERROR(read_secrets(secrets, arguments));
   Stop stop;
   RETURN_IF_ERROR(stop.start(command));
   OpenGate gate(diagnostics);
@@ -123,8 +143,9 @@ Result<int> run_in_world(const Command& command, const Arguments& arguments,
   Console console;
   ProcessWorld process(options, diagnostics);
   RETURN_IF_ERROR(process.start());
-  Program program{process.world(), console,   drivers,   admin_pointers, gate,
-                  environment,     stop.stop, stop.hurry};
+  secrets.ask_at(kControllingTerminal, process.world().blocking, stop.is_stopped);
+  Program program{process.world(), console,   drivers,    admin_pointers, gate,
+                  environment,     stop.stop, stop.hurry, secrets};
   auto watched = [&](Scope& scope) {
     return run_watched(scope, command, program, arguments, stop);
   };

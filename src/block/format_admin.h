@@ -137,6 +137,8 @@ class FormatAdmin {
       const CreateRequest& request) const;
   // Whether its images can have compressed clusters.
   virtual bool compresses() const { return false; }
+  // Whether a new image reads as zeros where nobody has written yet. What is deciphered does not.
+  virtual bool new_reads_zero() const { return true; }
   // Writes a new image. The storage is created (or cut) first. On an error what was made is left
   // for the caller to remove.
   virtual Task<void> create(Graph& graph, CreateRequest request) = 0;

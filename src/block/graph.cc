@@ -91,6 +91,12 @@ const StorageDriver* Graph::find_storage(std::string_view name) const {
   return find_by_name(drivers_.storages, name);
 }
 
+Task<SharedSecret> Graph::find_secret(SecretWish wish) const {
+  if (secrets_) co_return co_await secrets_->find(std::move(wish)).result();
+  co_return world_.diagnostics.explain(Error::of(ErrorKind::kNotFound, "open"),
+                                       wish.image + ": needs a passphrase, and none can be had");
+}
+
 Task<std::unique_ptr<SharedStorage>> Graph::open_storage(Options options, OpenMode mode) {
   const std::string driver_name = options.take("driver").value_or("file");
   const StorageDriver* driver = find_storage(driver_name);

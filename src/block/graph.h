@@ -12,6 +12,7 @@
 #include "block/device_queue.h"
 #include "block/open_gate.h"
 #include "block/options.h"
+#include "block/secret_source.h"
 #include "block/storage_access.h"
 #include "runtime/world.h"
 
@@ -27,6 +28,9 @@ struct OpenMode {
   // Zeros are recorded as such even where nothing lies below that they would have to hide: it is
   // going to (rebase).
   bool keep_zeroes = false;
+  // Nobody reads or writes the disk through this opening, only what the image records about it: no
+  // passphrase is needed. For formats that keep the two apart.
+  bool metadata_only = false;
   CacheMode cache = CacheMode::kWriteback;
   DevicePolicy policy;  // of the disk itself; its description's own words win
 };
@@ -98,8 +102,10 @@ struct ImageParts {
 
 class Graph {
  public:
-  Graph(const World& world, const Drivers& drivers, const OpenGate& gate)
-      : world_(world), drivers_(drivers), gate_(gate) {}
+  // `secrets` may be null: then encrypted images are refused.
+  Graph(const World& world, const Drivers& drivers, const OpenGate& gate,
+        SecretSource* secrets = nullptr)
+      : world_(world), drivers_(drivers), gate_(gate), secrets_(secrets) {}
 
   // On the calling shard. A probed image that turns out raw is opened with a warning, as raw, and
   // its first sector then refuses to become another format's header.
@@ -116,6 +122,9 @@ class Graph {
   // The format of an opened storage by its first bytes; "raw" if nothing else.
   Task<std::string> probe_format(SharedStorage& storage);
 
+  // What opens an encrypted image, or is going to. On shard 0.
+  Task<SharedSecret> find_secret(SecretWish wish) const;
+
   const World& world() const { return world_; }
   const OpenGate& gate() const { return gate_; }
 
@@ -130,6 +139,7 @@ class Graph {
   const World& world_;
   const Drivers& drivers_;
   const OpenGate& gate_;
+  SecretSource* const secrets_;
 };
 
 }  // namespace ringdisk
