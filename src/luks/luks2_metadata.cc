@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading the JSON of LUKS2, object by object. What the objects say of one another is judged in
+// luks2_cross_check.cc.
+#include "luks/luks2_metadata.h"
+
+#include <algorithm>
+
+#include "crypto/kdf.h"
+#include "luks/json_fields.h"
+#include "luks/luks2_cross_check.h"
+
+namespace ringdisk::luks {
+namespace {
+
+constexpr uint64_t kNumberMax = ~uint32_t{0};
+
+// Reads one header's JSON; lives for one parse.
+class Reader {
+ public:
+  Reader(const Json& json, uint64_t header_bytes, const Refusal& refusal)
+      : json_(json), header_bytes_(header_bytes), refusal_(refusal) {}
+
+  Result<Luks2Metadata> read() {
+    RETURN_IF_ERROR(read_config());
+    RETURN_IF_ERROR(for_each("keyslots", "key slot", &Reader::read_slot));
+    RETURN_IF_ERROR(for_each("segments", "segment", &Reader::read_segment));
+    RETURN_IF_ERROR(for_each("digests", "digest", &Reader::read_digest));
+    RETURN_IF_ERROR(for_each("tokens", "token", &Reader::read_token));
+    RETURN_IF_ERROR(cross_check_luks2(metadata_, header_bytes_, refusal_));
+    return std::move(metadata_);
+  }
+
+ private:
+  using ReadOne = Result<void> (Reader::*)(const JsonFields& fields, uint32_t number);
+
+  Result<void> for_each(std::string_view section, const char* subject, ReadOne read_one);
+  Result<void> read_config();
+  Result<void> read_slot(const JsonFields& fields, uint32_t number);
+  Result<void> read_slot_key(const JsonFields& fields, KeySlot& slot);
+  Result<KdfParameters> read_kdf(const JsonFields& fields);
+  Result<void> read_segment(const JsonFields& fields, uint32_t number);
+  Result<void> read_digest(const JsonFields& fields, uint32_t number);
+  Result<void> read_token(const JsonFields& fields, uint32_t number);
+  Result<std::vector<uint32_t>> read_numbers(const JsonFields& fields, std::string_view key);
+  Result<Hash> read_hash(const JsonFields& fields, std::string_view key);
+
+  const Json& json_;
+  const uint64_t header_bytes_;
+  const Refusal& refusal_;
+  Luks2Metadata metadata_;
+};
+
+std::optional<uint32_t> object_number(std::string_view key) {
+  const std::optional<uint64_t> number = parse_decimal(key);
+  const bool is_canonical = number && std::to_string(*number) == key;
+  if (!is_canonical || *number >= kLuks2ObjectsMax) return std::nullopt;
+  return static_cast<uint32_t>(*number);
+}
+
+Result<void> Reader::for_each(std::string_view section, const char* subject, ReadOne read_one) {
+  const Json* objects = json_.find(section);
+  if (objects == nullptr || !objects->is(Json::Kind::kObject)) {
+    return refusal_.corrupt("the LUKS2 header has no '" + std::string(section) + "'");
+  }
+  // By number, in whatever order they stand.
+  for (uint32_t number = 0; number < kLuks2ObjectsMax; ++number) {
+    const Json* object = objects->find(std::to_string(number));
+    if (object == nullptr) continue;
+    const JsonFields fields(*object, subject + (" " + std::to_string(number)), refusal_);
+    RETURN_IF_ERROR((this->*read_one)(fields, number));
+  }
+  for (const std::string& key : objects->keys) {
+    if (object_number(key)) continue;
+    return refusal_.corrupt("'" + key + "' is no number of a " + subject + "; they are 0 to " +
+                            std::to_string(kLuks2ObjectsMax - 1));
+  }
+  return {};
+}
+
+Result<void> Reader::read_config() {
+  const JsonFields all(json_, "the LUKS2 header", refusal_);
+  ASSIGN_OR_RETURN(const JsonFields config, all.object("config"));
+  ASSIGN_OR_RETURN(const uint64_t json_bytes, config.number_in_text("json_size"));
+  if (json_bytes != header_bytes_ - kLuks2BinaryBytes) {
+    return config.wrong("json_size", "is not the size of the JSON area");
+  }
+  ASSIGN_OR_RETURN(metadata_.slot_area_bytes, config.number_in_text("keyslots_size"));
+  const bool fits = metadata_.slot_area_bytes <= kLuks2SlotAreaBytesMax &&
+                    metadata_.slot_area_bytes % kLuks2AreaAlignment == 0;
+  if (!fits) return config.wrong("keyslots_size", "is no size that it may have");
+  ASSIGN_OR_RETURN(metadata_.flags, config.texts("flags", false));
+  if (!config.has("requirements")) return {};
+  ASSIGN_OR_RETURN(const JsonFields requirements, config.object("requirements"));
+  ASSIGN_OR_RETURN(metadata_.requirements, requirements.texts("mandatory", false));
+  return {};
+}
+
+Result<Hash> Reader::read_hash(const JsonFields& fields, std::string_view key) {
+  ASSIGN_OR_RETURN(const std::string name, fields.text(key));
+  const std::optional<Hash> hash = find_hash(name);
+  if (!hash || !is_available(*hash)) {
+    return refusal_.unsupported("the header uses the hash '" + name + "', which is not known");
+  }
+  return *hash;
+}
+
+Result<void> Reader::read_slot(const JsonFields& fields, uint32_t number) {
+  Luks2Slot recorded;
+  KeySlot& slot = recorded.slot;
+  slot.number = number;
+  ASSIGN_OR_RETURN(recorded.type, fields.text("type"));
+  ASSIGN_OR_RETURN(slot.key_bytes, fields.number("key_size", 0, kNumberMax));
+  ASSIGN_OR_RETURN(const JsonFields area, fields.object("area"));
+  ASSIGN_OR_RETURN(const std::string area_type, area.text("type"));
+  ASSIGN_OR_RETURN(const uint64_t offset, area.number_in_text("offset"));
+  ASSIGN_OR_RETURN(const uint64_t size, area.number_in_text("size"));
+  slot.area = HostOffset(offset);
+  slot.area_size = ByteCount(size);
+  if (fields.has("priority")) {
+    ASSIGN_OR_RETURN(const uint64_t priority, fields.number("priority", 0, 2));
+    slot.priority = static_cast<uint32_t>(priority);
+  }
+  if (recorded.is_usable()) {
+    if (area_type != "raw") return area.wrong("type", "is '" + area_type + "', not 'raw'");
+    RETURN_IF_ERROR(read_slot_key(fields, slot));
+  }
+  metadata_.slots.push_back(std::move(recorded));
+  return {};
+}
+
+Result<void> Reader::read_slot_key(const JsonFields& fields, KeySlot& slot) {
+  RETURN_IF_ERROR(fields.number("key_size", 1, kKeyBytesMax));
+  ASSIGN_OR_RETURN(const JsonFields kdf, fields.object("kdf"));
+  ASSIGN_OR_RETURN(slot.kdf, read_kdf(kdf));
+  ASSIGN_OR_RETURN(const JsonFields af, fields.object("af"));
+  ASSIGN_OR_RETURN(const std::string af_type, af.text("type"));
+  if (af_type != "luks1") return af.wrong("type", "is '" + af_type + "', not 'luks1'");
+  RETURN_IF_ERROR(af.number("stripes", kStripes, kStripes));
+  ASSIGN_OR_RETURN(slot.af_hash, read_hash(af, "hash"));
+  ASSIGN_OR_RETURN(const JsonFields area, fields.object("area"));
+  ASSIGN_OR_RETURN(slot.area_key_bytes, area.number("key_size", 1, kKeyBytesMax));
+  ASSIGN_OR_RETURN(const std::string encryption, area.text("encryption"));
+  Result<CipherSpec> cipher = CipherSpec::parse(encryption);
+  if (!cipher.ok()) return area.wrong("encryption", "is '" + encryption + "', no cipher");
+  slot.area_cipher = std::move(cipher).value();
+  if (slot.area_size.value() < material_bytes(slot.key_bytes)) {
+    return area.wrong("size", "is too small for the key");
+  }
+  return {};
+}
+
+Result<KdfParameters> Reader::read_kdf(const JsonFields& fields) {
+  KdfParameters kdf;
+  ASSIGN_OR_RETURN(const std::string type, fields.text("type"));
+  const std::optional<KdfKind> kind = find_kdf(type);
+  if (!kind) return fields.wrong("type", "is '" + type + "', which is not known");
+  kdf.kind = *kind;
+  ASSIGN_OR_RETURN(kdf.salt, fields.base64("salt", 8, 1024));
+  if (kdf.kind == KdfKind::kPbkdf2) {
+    ASSIGN_OR_RETURN(kdf.hash, read_hash(fields, "hash"));
+    ASSIGN_OR_RETURN(const uint64_t iterations, fields.number("iterations", 1, kNumberMax));
+    kdf.iterations = static_cast<uint32_t>(iterations);
+    return kdf;
+  }
+  ASSIGN_OR_RETURN(const uint64_t passes, fields.number("time", 1, kNumberMax));
+  ASSIGN_OR_RETURN(const uint64_t memory, fields.number("memory", 8, kNumberMax));
+  ASSIGN_OR_RETURN(const uint64_t lanes, fields.number("cpus", 1, kArgon2LanesMax));
+  if (memory < 8 * lanes) return fields.wrong("memory", "is too little for its lanes");
+  kdf.iterations = static_cast<uint32_t>(passes);
+  kdf.memory_kib = static_cast<uint32_t>(memory);
+  kdf.lanes = static_cast<uint32_t>(lanes);
+  return kdf;
+}
+
+Result<void> Reader::read_segment(const JsonFields& fields, uint32_t number) {
+  Luks2Segment segment;
+  segment.number = number;
+  ASSIGN_OR_RETURN(segment.type, fields.text("type"));
+  ASSIGN_OR_RETURN(segment.offset, fields.number_in_text("offset"));
+  ASSIGN_OR_RETURN(const std::string size, fields.text("size"));
+  if (size != "dynamic") {
+    ASSIGN_OR_RETURN(segment.size, fields.number_in_text("size"));
+    if (*segment.size == 0) return fields.wrong("size", "is 0");
+  }
+  ASSIGN_OR_RETURN(segment.flags, fields.texts("flags", false));
+  segment.has_integrity = fields.has("integrity");
+  if (segment.type == "crypt") {
+    ASSIGN_OR_RETURN(segment.encryption, fields.text("encryption"));
+    ASSIGN_OR_RETURN(segment.iv_offset, fields.number_in_text("iv_tweak"));
+    ASSIGN_OR_RETURN(const uint64_t sector_size, fields.number("sector_size", 512, 4096));
+    segment.sector_size = static_cast<uint32_t>(sector_size);
+    const bool is_size = (sector_size & (sector_size - 1)) == 0;
+    if (!is_size) return fields.wrong("sector_size", "is no power of two");
+    if (!CipherSpec::parse(segment.encryption).ok()) {
+      return fields.wrong("encryption", "is '" + segment.encryption + "', no cipher");
+    }
+  }
+  metadata_.segments.push_back(std::move(segment));
+  return {};
+}
+
+Result<std::vector<uint32_t>> Reader::read_numbers(const JsonFields& fields, std::string_view key) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> texts, fields.texts(key, true));
+  std::vector<uint32_t> numbers;
+  for (const std::string& text : texts) {
+    const std::optional<uint32_t> number = object_number(text);
+    if (!number) return fields.wrong(key, "names '" + text + "', which is no number");
+    if (std::find(numbers.begin(), numbers.end(), *number) != numbers.end()) {
+      return fields.wrong(key, "names " + text + " twice");
+    }
+    numbers.push_back(*number);
+  }
+  return numbers;
+}
+
+Result<void> Reader::read_digest(const JsonFields& fields, uint32_t number) {
+  Luks2Digest recorded;
+  VolumeDigest& digest = recorded.digest;
+  digest.number = number;
+  ASSIGN_OR_RETURN(recorded.type, fields.text("type"));
+  ASSIGN_OR_RETURN(recorded.slots, read_numbers(fields, "keyslots"));
+  ASSIGN_OR_RETURN(recorded.segments, read_numbers(fields, "segments"));
+  if (recorded.is_usable()) {
+    ASSIGN_OR_RETURN(digest.kdf.hash, read_hash(fields, "hash"));
+    ASSIGN_OR_RETURN(const uint64_t iterations, fields.number("iterations", 1, kNumberMax));
+    digest.kdf.iterations = static_cast<uint32_t>(iterations);
+    ASSIGN_OR_RETURN(digest.kdf.salt, fields.base64("salt", 8, 1024));
+    ASSIGN_OR_RETURN(digest.digest,
+                     fields.base64("digest", kDigestBytesMin, kVolumeDigestBytesMax));
+  }
+  metadata_.digests.push_back(std::move(recorded));
+  return {};
+}
+
+Result<void> Reader::read_token(const JsonFields& fields, uint32_t number) {
+  Luks2Token token;
+  token.number = number;
+  ASSIGN_OR_RETURN(token.type, fields.text("type"));
+  ASSIGN_OR_RETURN(token.slots, read_numbers(fields, "keyslots"));
+  metadata_.tokens.push_back(std::move(token));
+  return {};
+}
+
+}  // namespace
+
+Result<Luks2Metadata> read_luks2_metadata(const Json& json, uint64_t header_bytes,
+                                          const Refusal& refusal) {
+  return Reader(json, header_bytes, refusal).read();
+}
+
+}  // namespace ringdisk::luks

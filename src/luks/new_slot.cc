@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is slow about a new key slot runs on the blocking pool; what writes it, here.
+#include "luks/new_slot.h"
+
+#include <algorithm>
+
+#include "crypto/random_bytes.h"
+#include "runtime/blocking_pool.h"
+
+namespace ringdisk::luks {
+namespace {
+
+struct SlotWork {
+  const Clock& clock;
+  const KdfChoice& choice;
+  KdfKind otherwise;
+  const Refusal& refusal;
+  Bytes passphrase, key;
+};
+
+Result<NewSlot> choose_and_seal(KeySlot shape, const SlotWork& work) {
+  NewSlot made;
+  made.slot = std::move(shape);
+  ASSIGN_OR_RETURN(made.slot.kdf, choose_kdf(work.clock, work.choice, work.otherwise,
+                                             made.slot.area_key_bytes, work.refusal));
+  ASSIGN_OR_RETURN(made.material, seal_material(made.slot, work.passphrase, work.key));
+  return made;
+}
+
+Result<VolumeDigest> compute_new_digest(Hash hash, size_t digest_bytes, uint32_t iterations,
+                                        Bytes key) {
+  VolumeDigest digest;
+  digest.kdf.hash = hash;
+  digest.kdf.iterations = iterations;
+  digest.kdf.salt.resize(kSaltBytes);
+  digest.digest.resize(digest_bytes);
+  RETURN_IF_ERROR(fill_with_secret_random(digest.kdf.salt));
+  RETURN_IF_ERROR(compute(digest, key));
+  return digest;
+}
+
+}  // namespace
+
+Task<NewSlot> make_slot(const World& world, HeaderWindow window, KeySlot shape, KdfChoice choice,
+                        KdfKind otherwise, Bytes passphrase, Bytes key) {
+  const Refusal refusal = window.refusal(world);
+  const SlotWork parts{world.clock, choice, otherwise, refusal, passphrase, key};
+  auto work = [&](Blocking) { return choose_and_seal(std::move(shape), parts); };
+  NewSlot made = co_await run_blocking(world.blocking, work);
+  co_return std::move(made);
+}
+
+Task<VolumeDigest> make_digest(const World& world, HeaderWindow, Hash hash, size_t digest_bytes,
+                               KdfParameters slot_kdf, Bytes key) {
+  const bool is_pbkdf2 = slot_kdf.kind == KdfKind::kPbkdf2;
+  const uint32_t sixteenth = is_pbkdf2 ? slot_kdf.iterations / 16 : 0;
+  const uint32_t iterations = std::max(sixteenth, kPbkdf2IterationsMin);
+  auto work = [&](Blocking) { return compute_new_digest(hash, digest_bytes, iterations, key); };
+  VolumeDigest digest = co_await run_blocking(world.blocking, work);
+  co_return std::move(digest);
+}
+
+Task<void> write_material(const World& world, HeaderWindow window, const NewSlot& made) {
+  co_await window.write(world, made.slot.area, made.material.bytes());
+  co_await window.flush();
+}
+
+Task<void> wipe_area(const World& world, HeaderWindow window, HostRange area) {
+  constexpr uint64_t kPieceMax = 1 << 20;
+  std::vector<std::byte> noise(std::min(area.length.value(), kPieceMax));
+  while (!area.empty()) {
+    const MutableBytes piece = MutableBytes(noise).first(
+        static_cast<size_t>(std::min<uint64_t>(noise.size(), area.length.value())));
+    co_await fill_with_secret_random(piece);
+    co_await window.write(world, area.offset, piece);
+    area = HostRange::between(area.offset + ByteCount(piece.size()), area.end());
+  }
+  co_await window.flush();
+}
+
+}  // namespace ringdisk::luks
