@@ -69,6 +69,25 @@ class Script(vm.Case):
         self.content.require(self.disk)
 
 
+class VhostUser(unittest.TestCase):
+    """A disk whose server runs outside: QEMU's own here."""
+
+    def test_its_disk_is_the_servers_image(self):
+        with peers.scratch(prefix="ringdisk-e2e-") as directory:
+            image, wanted, socket = (directory / name for name in ("disk", "wanted", "socket"))
+            pattern.full(1 << 20, seed=2).write(wanted)
+            image.write_bytes(bytes(1 << 20))
+            with peers.Server(
+                    [peers.need("qemu-storage-daemon"), "--blockdev",
+                     f"driver=file,node-name=disk,filename={image}", "--export",
+                     "type=vhost-user-blk,id=export,node-name=disk,writable=on,num-queues=2,"
+                     f"addr.type=unix,addr.path={socket}"], socket):
+                with vm.Guest(disks=[wanted], vhost_user=[socket]) as guest:
+                    guest.run("[ $(ls /sys/block/vdb/mq | wc -l) = 2 ]\n"
+                              "dd if=/dev/vda of=/dev/vdb bs=64k conv=fsync; cmp /dev/vda /dev/vdb")
+            peers.require_same(wanted, image)
+
+
 class Trouble(unittest.TestCase):
     """A guest whose kernel is not well."""
 
@@ -126,4 +145,4 @@ class Parts(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    vm.main()
+    vm.main(needs=["qemu-storage-daemon"])

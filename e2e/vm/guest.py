@@ -61,16 +61,18 @@ class Guest:
     tools     programs of this machine, found by name
     add       programs by path, put into /usr/local/bin under their own name
     disks     raw files, /dev/vda, /dev/vdb … in the guest; what it writes is in them at the end
+    vhost_user  sockets of vhost-user-blk servers outside, the next disks, two queues each
     forgiven  a regular expression: complaints of the kernel that the test provokes
 
     A kernel that complains of anything else fails the test at the end."""
 
-    def __init__(self, modules=(), tools=(), add=(), disks=(), memory_mib=768, cores=2,
-                 forgiven=r"(?!)"):
-        self._modules = [*modules, *(["virtio_blk"] if disks else [])]
+    def __init__(self, modules=(), tools=(), add=(), disks=(), vhost_user=(), memory_mib=768,
+                 cores=2, forgiven=r"(?!)"):
+        self._modules = [*modules, *(["virtio_blk"] if disks or vhost_user else [])]
         self._tools = [*ALWAYS, *tools]
         self._added = [pathlib.Path(path) for path in add]
         self._disks = [pathlib.Path(path) for path in disks]
+        self._vhost_user = [pathlib.Path(path) for path in vhost_user]
         self._size = (memory_mib, cores)
         self._forgiven = re.compile(forgiven)
         self._cleanup = contextlib.ExitStack()
@@ -155,11 +157,22 @@ class Guest:
             "-chardev", "file,id=output,path=output"]
         for port in ("agent", "output"):
             command += ["-device", f"virtserialport,chardev={port},name={port}"]
+        return command + self._disk_options(memory_mib)
+
+    def _disk_options(self, memory_mib):
+        def quoted(path):
+            return str(path.resolve()).replace(",", ",,")
+        options = []
         for number, path in enumerate(self._disks):
-            file = str(path.resolve()).replace(",", ",,")
-            command += ["-drive", f"if=none,id=disk{number},format=raw,discard=unmap,file={file}",
-                        "-device", f"virtio-blk-pci,drive=disk{number}"]
-        return command
+            options += ["-drive", f"if=none,id=disk{number},format=raw,discard=unmap,"
+                        f"file={quoted(path)}", "-device", f"virtio-blk-pci,drive=disk{number}"]
+        if self._vhost_user:  # whose servers map the guest's memory
+            options += ["-object", f"memory-backend-memfd,id=memory,size={memory_mib}M,share=on",
+                        "-machine", "memory-backend=memory"]
+        for number, path in enumerate(self._vhost_user):
+            options += ["-chardev", f"socket,id=server{number},path={quoted(path)}", "-device",
+                        f"vhost-user-blk-pci,chardev=server{number},num-queues=2"]
+        return options
 
     def _start(self, kernel):
         for name in ("console", "output", "qemu.log"):
