@@ -95,7 +95,6 @@ Command snapshot_command() {
       "  ringdisk snapshot disk.qcow2\n"
       "  ringdisk snapshot -a before-upgrade disk.qcow2\n";
   command.options = kOptions;
-  command.one_shard = true;
   command.run = &run;
   return command;
 }

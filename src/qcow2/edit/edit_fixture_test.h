@@ -214,14 +214,14 @@ class EditCrash final : public sim::CrashScenario {
 inline void expect_done_or_not_done(TestedEdit& edit, uint64_t seed) {
   EditCrash scenario(edit);
   sim::CrashSweepOptions options;
-  options.shards = 1;
+  options.shards = 1 + seed % 2;  // an edit uses them all
   options.points = 40;
   EXPECT_GT(run_crash_sweep(scenario, seed, options), 0u);
 }
 
 // Whether a failure was injected into the edit.
 inline bool run_edit_with_fault(TestedEdit& edit, uint64_t seed, uint64_t n) {
-  sim::SimWorld world(seed, 1);
+  sim::SimWorld world(seed, 1 + seed % 2);
   sim::SimDisk disk(sim::SimDiskOptions::file(), seed);
   const sim::OpenStorages open = [&disk] {
     std::vector<std::unique_ptr<SharedStorage>> storages;

@@ -1,54 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
-// One L2 table after another, from the disk, so that memory stays bounded.
+// Refcounts of what tables lead to, batch by batch, and the steps around them.
 #include "qcow2/edit/table_editor.h"
 
 #include <algorithm>
 
+#include "async/scope.h"
 #include "base/diagnostics.h"
 #include "qcow2/bitmaps/bitmap_keeper.h"
 #include "qcow2/damage.h"
+#include "qcow2/edit/table_walk.h"
+#include "runtime/next_turn.h"
+#include "runtime/shard.h"
 
 namespace ringdisk::qcow2 {
 namespace {
 
-// Changed refcount blocks in memory, and released clusters, above which they are written out.
-constexpr uint64_t kDirtyBlocksMax = 128;
+// Changed refcount blocks in memory above which they are written out, and runs of released
+// clusters above which they are freed.
+constexpr uint64_t kDirtyBytesMax = 32 * limits::kMiB;
 constexpr uint64_t kReleasedMax = 64 * 1024;
+// Some 100 us.
+constexpr uint64_t kClustersATurn = 32 * 1024;
+constexpr uint64_t kAllClusters = ~uint64_t{0};
+
+uint64_t cut_to(ClusterRuns& runs, uint64_t clusters_max) {
+  uint64_t clusters = 0;
+  size_t kept = 0;
+  for (; kept < runs.size() && clusters < clusters_max; ++kept) {
+    runs[kept].count = std::min(runs[kept].count, clusters_max - clusters);
+    clusters += runs[kept].count;
+  }
+  runs.resize(kept);
+  return clusters;
+}
+
+Task<void> prefetch(TableWalk& tables, Result<ClusterRuns>& following) {
+  following = co_await tables.next_batch().result();
+}
 
 }  // namespace
-
-// The host clusters an entry points at; a compressed stream may touch several.
-Result<ClusterRun> TableEditor::run_of(L2Entry entry) const {
-  if (parts_.image.has_data_file() && !entry.is_compressed()) return ClusterRun();
-  if (entry.kind(geometry_, parts_.image.has_zero_flag()) == EntryKind::kInvalid) {
-    return damaged_entry(parts_.image, "L2", entry.raw());
-  }
-  return host_clusters_of(entry, geometry_);
-}
-
-// An L2 table has one word an entry, or two.
-L2Entry TableEditor::entry_of(const Table& l2, uint64_t index) const {
-  if (!geometry_.has_subclusters()) return L2Entry(l2[index], 0);
-  return L2Entry(l2[2 * index], l2[2 * index + 1]);
-}
-uint64_t& TableEditor::first_word_of(Table& l2, uint64_t index) const {
-  return l2[geometry_.has_subclusters() ? 2 * index : index];
-}
-uint64_t TableEditor::entries_of(const Table& l2) const {
-  return l2.empty() ? 0 : geometry_.l2_entries();
-}
 
 // --- tables
 
 Task<TableEditor::Table> TableEditor::read_table(HostOffset at, uint64_t entries) {
   const uint64_t bytes = entries * kEntryBytes;
-  const uint64_t end = parts_.storage.size().value();
-  const bool is_right = at.is_aligned(geometry_.cluster_size()) &&
-                        bytes <= limits::kQcow2L1BytesMax && at.value() <= end &&
-                        geometry_.clusters_of(bytes) <= geometry_.clusters_of(end - at.value());
-  if (bytes != 0 && !is_right) {
-    co_await fail(damaged_table(parts_.image, at, entries));
-  }
+  co_await check_table_place(parts_.image, at, entries);
   std::vector<std::byte> raw(bytes);
   if (bytes != 0) co_await parts_.storage.read(at, MutableBuffers(MutableBytes(raw)));
   Table table(entries);
@@ -70,58 +66,89 @@ Task<TableEditor::Table> TableEditor::read_l2(L1Entry entry) {
   co_return co_await read_table(entry.table(), geometry_.cluster_size() / kEntryBytes);
 }
 
-// --- raising
+// --- refcounts
+
+// What comes next is read while this is used, but whether that fails counts only when it is needed.
+template <class Use>
+Task<void> TableEditor::walk(const Table& l1, uint64_t clusters_max, Use& use) {
+  TableWalk tables(parts_.image, parts_.storage, parts_.refcounts, l1);
+  ClusterRuns runs = co_await tables.next_batch();
+  for (uint64_t left = clusters_max; !runs.empty();) {
+    left -= cut_to(runs, left);
+    Result<ClusterRuns> following = ClusterRuns();
+    auto one = [&](size_t which) {
+      if (which == 0) return prefetch(tables, following);
+      return use(runs);
+    };
+    co_await when_all(2, one);
+    if (left == 0) co_return;
+    runs = co_await std::move(following);
+  }
+}
+
+// Changed blocks in memory stay bounded. The cluster's block is there until the caller suspends.
+Task<void> TableEditor::load_counters(ClusterIndex cluster) {
+  const uint64_t block = geometry_.refcount_block_of(cluster);
+  if (!parts_.refcounts.has_block(block)) co_await fail(low_refcount(parts_.image, cluster));
+  const uint64_t dirty_bytes = parts_.refcounts.dirty_count() << geometry_.cluster_bits();
+  if (dirty_bytes > kDirtyBytesMax) co_await parts_.write_back.flush();
+  co_await parts_.refcounts.load(block);
+}
+
+Task<void> TableEditor::give_way(uint64_t clusters) {
+  changed_clusters_ += clusters;
+  if (changed_clusters_ < kClustersATurn) co_return;
+  changed_clusters_ = 0;
+  co_await NextTurn(Shard::current());
+}
 
 Task<void> TableEditor::raise(const Table& l1) {
   raised_table_ = l1;
   raises_ = 0;
-  co_await change_refcounts(raised_table_, Change::kRaise, raises_);
+  auto raise_runs = [this](const ClusterRuns& runs) {
+    return change_refcounts(runs, Change::kRaise);
+  };
+  co_await walk(raised_table_, kAllClusters, raise_runs);
 }
 
-Task<void> TableEditor::change_refcounts(const Table& l1, Change change, uint64_t& count) {
-  for (uint64_t raw : l1) {
-    if (change == Change::kLower && count == 0) co_return;
-    const L1Entry entry(raw);
-    const Table l2 = co_await read_l2(entry);
-    if (!entry.has_table()) continue;
-    const ClusterRun table{geometry_.host_cluster(entry.table()), 1};
-    co_await change_run(table, change, count);
-    for (uint64_t i = 0; i < entries_of(l2); ++i) {
-      const ClusterRun run = co_await run_of(entry_of(l2, i));
-      if (run.count != 0) co_await change_run(run, change, count);
+Task<void> TableEditor::change_refcounts(const ClusterRuns& runs, Change change) {
+  for (ClusterRun run : runs) {
+    while (run.count != 0) {
+      const ClusterRun part = front_in_one_block(run, geometry_);
+      run = {part.first + part.count, run.count - part.count};
+      co_await give_way(part.count);
+      co_await load_counters(part.first);
+      co_await change_part(part, change);
     }
   }
 }
 
-Task<void> TableEditor::change_run(ClusterRun run, Change change, uint64_t& count) {
-  for (uint64_t i = 0; i < run.count; ++i) {
-    if (change == Change::kLower && count == 0) co_return;
-    co_await change_one(run.first + i, change);
-    count = change == Change::kRaise ? count + 1 : count - 1;
+// Lowering takes back what raising did, to which nothing has pointed yet.
+Result<void> TableEditor::change_part(ClusterRun part, Change change) {
+  RefcountBlocks::Counters counters = parts_.refcounts.counters(part.first);
+  for (uint64_t i = 0; i < part.count; ++i) {
+    const ClusterIndex cluster = part.first + i;
+    const uint64_t refcount = counters.get(cluster);
+    if (refcount == 0) return low_refcount(parts_.image, cluster);
+    if (change == Change::kLower) {
+      counters.set(cluster, refcount - 1);
+      --raises_;
+      continue;
+    }
+    if (refcount == geometry_.refcount_max()) return refuse_raise(cluster);
+    counters.set(cluster, refcount + 1);
+    ++raises_;
   }
+  return {};
 }
 
-// Lowering takes back what raising did, to which nothing has pointed yet.
-Task<void> TableEditor::change_one(ClusterIndex cluster, Change change) {
-  const uint64_t block = geometry_.refcount_block_of(cluster);
-  if (!parts_.refcounts.has_block(block)) co_await fail(low_refcount(parts_.image, cluster));
-  if (parts_.refcounts.dirty_count() > kDirtyBlocksMax) co_await parts_.write_back.flush();
-  co_await parts_.refcounts.load(block);
-  const uint64_t refcount = parts_.refcounts.get(cluster);
-  if (refcount == 0) co_await fail(low_refcount(parts_.image, cluster));
-  if (change == Change::kLower) {
-    parts_.refcounts.set(cluster, refcount - 1);
-    co_return;
-  }
-  if (refcount == geometry_.refcount_max()) {
-    co_await fail(parts_.image.world.diagnostics.explain(
-        Error::of(ErrorKind::kLimit, "count cluster", geometry_.host_offset(cluster).value()),
-        parts_.image.node_id(),
-        "a cluster is shared by as many snapshots as its refcount of " +
-            std::to_string(geometry_.refcount_bits()) +
-            " bits can count; delete one, or convert to refcount_bits=64"));
-  }
-  parts_.refcounts.set(cluster, refcount + 1);
+Error TableEditor::refuse_raise(ClusterIndex cluster) const {
+  return parts_.image.world.diagnostics.explain(
+      Error::of(ErrorKind::kLimit, "count cluster", geometry_.host_offset(cluster).value()),
+      parts_.image.node_id(),
+      "a cluster is shared by as many snapshots as its refcount of " +
+          std::to_string(geometry_.refcount_bits()) +
+          " bits can count; delete one, or convert to refcount_bits=64");
 }
 
 // The first error counts, so how this ends is not told; the dirty bit tells of it.
@@ -139,7 +166,10 @@ Task<void> TableEditor::take_back() {
     }
   }
   if (raises_ != 0) {
-    co_await change_refcounts(raised_table_, Change::kLower, raises_);
+    auto lower_again = [this](const ClusterRuns& runs) {
+      return change_refcounts(runs, Change::kLower);
+    };
+    co_await walk(raised_table_, raises_, lower_again);
     co_await parts_.write_back.flush();
   }
   if (is_cleared_) co_await correct_active_table();
@@ -150,30 +180,64 @@ Task<void> TableEditor::take_back() {
 // --- lowering
 
 Task<void> TableEditor::lower(const Table& l1, const std::vector<ClusterRun>& tables) {
-  uint64_t released = 0;
-  for (uint64_t raw : l1) {
-    const L1Entry entry(raw);
-    Table l2 = co_await read_l2(entry);
-    if (!entry.has_table()) continue;
-    for (uint64_t i = 0; i < entries_of(l2); ++i) {
-      const ClusterRun run = co_await run_of(entry_of(l2, i));
-      if (run.count != 0) parts_.quarantine.release(run);
-      released += run.count;
-    }
-    parts_.quarantine.release(geometry_.host_cluster(entry.table()));
-    if (released < kReleasedMax) continue;
-    co_await free_released();
-    released = 0;
-  }
-  for (ClusterRun run : tables) {
-    if (run.count != 0) parts_.quarantine.release(run);
-  }
+  auto lower_batch = [this](const ClusterRuns& runs) { return lower_runs(runs); };
+  co_await walk(l1, kAllClusters, lower_batch);
+  co_await lower_runs(tables);
   co_await free_released();
+}
+
+Task<void> TableEditor::lower_runs(const ClusterRuns& runs) {
+  for (ClusterRun run : runs) {
+    while (run.count != 0) {
+      const ClusterRun part = front_in_one_block(run, geometry_);
+      run = {part.first + part.count, run.count - part.count};
+      co_await give_way(part.count);
+      if (much_is_released()) co_await free_released();
+      co_await load_counters(part.first);
+      co_await lower_part(part);
+    }
+  }
+}
+
+// What others share is counted down at once: the header that led here was flushed, and no request
+// is on its way to any cluster. What nobody shares goes the way of all that is given up.
+Result<void> TableEditor::lower_part(ClusterRun part) {
+  RefcountBlocks::Counters counters = parts_.refcounts.counters(part.first);
+  ClusterRun last{part.first, 0};
+  for (uint64_t i = 0; i < part.count; ++i) {
+    const ClusterIndex cluster = part.first + i;
+    const uint64_t refcount = counters.get(cluster);
+    if (refcount == 0) return low_refcount(parts_.image, cluster);
+    if (refcount == 1) {
+      ++last.count;
+      continue;
+    }
+    counters.set(cluster, refcount - 1);
+    release(last);
+    last = {cluster + 1, 0};
+  }
+  release(last);
+  return {};
+}
+
+void TableEditor::release(ClusterRun run) {
+  if (run.count == 0) return;
+  parts_.quarantine.release(run);
+  ++released_runs_;
+  const uint64_t block = geometry_.refcount_block_of(run.first);
+  if (std::exchange(last_released_block_, block) != block) ++released_blocks_;
+}
+
+// Freeing changes all these blocks before any of them is written.
+bool TableEditor::much_is_released() const {
+  return released_runs_ >= kReleasedMax ||
+         released_blocks_ << geometry_.cluster_bits() >= kDirtyBytesMax;
 }
 
 // The pointers are gone for good: the header that led to them was flushed. The round writes the
 // refcounts that are dirty by now, and hands what was released on.
 Task<void> TableEditor::free_released() {
+  released_runs_ = released_blocks_ = 0;
   co_await parts_.write_back.flush();
   co_await parts_.quarantine.process();
   co_await parts_.write_back.flush();
@@ -190,44 +254,17 @@ Task<void> TableEditor::correct_active_table() {
 
 Task<void> TableEditor::clear_active_copied_flags(Table& l1) {
   is_cleared_ = true;
-  co_await change_copied_flags(l1, Flags::kClear);
+  TableWalk tables(parts_.image, parts_.storage, parts_.refcounts, l1);
+  co_await tables.clear_copied_flags(l1);
   co_await write_table(parts_.image.header.l1_table, l1);
   co_await parts_.storage.flush();
 }
 
+// Lanes look at refcounts on the disk.
 Task<void> TableEditor::correct_copied_flags(Table& l1) {
-  co_await change_copied_flags(l1, Flags::kCorrect);
-}
-
-Task<void> TableEditor::change_copied_flags(Table& l1, Flags flags) {
-  for (uint64_t& raw : l1) {
-    const L1Entry entry(raw);
-    Table l2 = co_await read_l2(entry);
-    if (!entry.has_table()) continue;
-    bool is_changed = false;
-    for (uint64_t i = 0; i < entries_of(l2); ++i) {
-      const L2Entry l2_entry = entry_of(l2, i);
-      if (!l2_entry.has_host()) continue;
-      const ClusterIndex host = geometry_.host_cluster(l2_entry.host());
-      uint64_t& raw_l2 = first_word_of(l2, i);
-      bool flipped = co_await change_flag(raw_l2, host, flags);
-      is_changed = is_changed || flipped;
-    }
-    if (is_changed) co_await write_table(entry.table(), l2);
-    co_await change_flag(raw, geometry_.host_cluster(entry.table()), flags);
-  }
-}
-
-Task<bool> TableEditor::change_flag(uint64_t& raw, ClusterIndex cluster, Flags flags) {
-  if (flags == Flags::kClear) {
-    const uint64_t cleared = raw & ~kCopied;
-    co_return std::exchange(raw, cleared) != cleared;
-  }
-  const uint64_t block = geometry_.refcount_block_of(cluster);
-  if (!parts_.refcounts.has_block(block)) co_await fail(low_refcount(parts_.image, cluster));
-  co_await parts_.refcounts.load(block);
-  const uint64_t corrected = parts_.refcounts.get(cluster) == 1 ? raw | kCopied : raw & ~kCopied;
-  co_return std::exchange(raw, corrected) != corrected;
+  if (parts_.write_back.is_dirty()) co_await parts_.write_back.flush();
+  TableWalk tables(parts_.image, parts_.storage, parts_.refcounts, l1);
+  co_await tables.correct_copied_flags(l1);
 }
 
 // --- header

@@ -2,20 +2,23 @@
 // TableEditor: what changes of a whole image share (snapshots, resizing): tables read and written
 // raw, refcounts of everything that an L1 table leads to raised and lowered, COPIED flags set
 // right, and the header as the point from which on a change counts. Made by Home for one change and
-// owned by it; home shard only. No queue is in use any more, nothing of theirs is left to be
-// written, and what is in memory of the active tables is not right afterwards: the image is closed.
+// owned by it; home shard only, with lanes on all shards that read tables and change flags
+// (table_walk.h): refcounts are the home shard's alone. No queue is in use any more, nothing of
+// theirs is left to be written, and what is in memory of the active tables is not right
+// afterwards: the image is closed.
 //
 // What is done before the header is written points at nothing durable yet; undo() takes it back. A
 // crash in the middle leaves refcounts that are too high and COPIED flags that could be set;
 // version 3 says so by its dirty bit, set durably before and taken off at the end.
 //
-// Memory: an L1 table of each kind, one L2 table, refcount blocks up to their cache's bound.
+// Memory: an L1 table of each kind, what a walk takes, refcount blocks up to their cache's bound.
 #pragma once
 
 #include <functional>
 #include <vector>
 
 #include "qcow2/edit/header_rewrite.h"
+#include "qcow2/edit/table_lane.h"
 #include "qcow2/home/write_back.h"
 
 namespace ringdisk::qcow2 {
@@ -47,7 +50,7 @@ class TableEditor {
 
   // kCorrupt where a table cannot lie there.
   Task<Table> read_table(HostOffset at, uint64_t entries);
-  // The L2 table of an entry, empty where it has none.
+  // The L2 table of an entry, as it lies on the disk; empty where it has none.
   Task<Table> read_l2(L1Entry entry);
   Task<void> write_table(HostOffset at, const Table& table);
   // Clusters for a table, one behind the other; none, at offset 0, for an empty one.
@@ -85,21 +88,22 @@ class TableEditor {
 
  private:
   enum class Change : uint8_t { kRaise, kLower };
-  enum class Flags : uint8_t { kClear, kCorrect };  // by the refcount
 
-  L2Entry entry_of(const Table& l2, uint64_t index) const;
-  uint64_t& first_word_of(Table& l2, uint64_t index) const;
-  uint64_t entries_of(const Table& l2) const;
-  Result<ClusterRun> run_of(L2Entry entry) const;
-  // kRaise: counts in `count` what it raises. kLower: takes back the first `count` raises.
-  Task<void> change_refcounts(const Table& l1, Change change, uint64_t& count);
-  Task<void> change_run(ClusterRun run, Change change, uint64_t& count);
-  Task<void> change_one(ClusterIndex cluster, Change change);
+  // Calls use(runs), a Task<void>, for the first `clusters_max` clusters that `l1` leads to.
+  template <class Use>
+  Task<void> walk(const Table& l1, uint64_t clusters_max, Use& use);
+  // kRaise: counts in raises_ what it raises. kLower: takes that back.
+  Task<void> change_refcounts(const ClusterRuns& runs, Change change);
+  Result<void> change_part(ClusterRun part, Change change);
+  Error refuse_raise(ClusterIndex cluster) const;
+  Task<void> lower_runs(const ClusterRuns& runs);
+  Result<void> lower_part(ClusterRun part);
+  void release(ClusterRun run);
+  bool much_is_released() const;
+  Task<void> load_counters(ClusterIndex cluster);
+  Task<void> give_way(uint64_t clusters);
   Task<void> free_released();
   Task<void> take_back();
-  Task<void> change_copied_flags(Table& l1, Flags flags);
-  // Whether it was another before.
-  Task<bool> change_flag(uint64_t& raw, ClusterIndex cluster, Flags flags);
   Task<void> write_header(uint64_t at, Bytes bytes);
 
   const HomeParts parts_;
@@ -111,7 +115,13 @@ class TableEditor {
   // What nothing durable points at yet.
   std::vector<ClusterRun> allocated_;
   Table raised_table_;
-  uint64_t raises_ = 0;
+  uint64_t raises_ = 0;  // of what raised_table_ leads to, from the first on
+
+  // What was released and is not freed yet.
+  uint64_t released_runs_ = 0;
+  uint64_t released_blocks_ = 0;  // changes of the refcount block from run to run
+  uint64_t last_released_block_ = 0;
+  uint64_t changed_clusters_ = 0;  // since others of the shard had their turn
 };
 
 }  // namespace ringdisk::qcow2

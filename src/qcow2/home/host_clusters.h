@@ -5,10 +5,19 @@
 //   64 KiB clusters, stream of 700 bytes at byte 130,800: sectors 255 and 256, clusters 1 and 2
 #pragma once
 
+#include <algorithm>
+
 #include "qcow2/home/free_clusters.h"
 #include "qcow2/layout/l2_entry.h"
 
 namespace ringdisk::qcow2 {
+
+// The front of `run` that one refcount block counts.
+inline ClusterRun front_in_one_block(ClusterRun run, const Geometry& geometry) {
+  const uint64_t left =
+      geometry.refcount_block_entries() - geometry.index_in_refcount_block(run.first);
+  return {run.first, std::min(run.count, left)};
+}
 
 // Count 0: none.
 inline ClusterRun host_clusters_of(L2Entry entry, const Geometry& geometry) {

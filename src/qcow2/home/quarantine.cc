@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "qcow2/damage.h"
+#include "qcow2/home/host_clusters.h"
 
 namespace ringdisk::qcow2 {
 Quarantine::Quarantine(Image& image, StorageAccess& storage, RefcountBlocks& refcounts,
@@ -52,20 +53,29 @@ Task<void> Quarantine::process() {
 
 // Clusters whose last reference this was are added to `last`.
 Task<void> Quarantine::count_down(ClusterRun run, std::vector<ClusterRun>& last) {
-  const Geometry& geometry = image_.geometry;
-  for (uint64_t i = 0; i < run.count; ++i) {
-    const ClusterIndex cluster = run.first + i;
-    const uint64_t block = geometry.refcount_block_of(cluster);
-    if (!refcounts_.has_block(block)) co_await fail(low_refcount(image_, cluster));
+  while (run.count != 0) {
+    const ClusterRun part = front_in_one_block(run, image_.geometry);
+    run = {part.first + part.count, run.count - part.count};
+    const uint64_t block = image_.geometry.refcount_block_of(part.first);
+    if (!refcounts_.has_block(block)) co_await fail(low_refcount(image_, part.first));
     co_await refcounts_.load(block);
-    const uint64_t refcount = refcounts_.get(cluster);
-    if (refcount == 0) co_await fail(low_refcount(image_, cluster));
+    co_await count_down_part(part, last);
+  }
+}
+
+Result<void> Quarantine::count_down_part(ClusterRun part, std::vector<ClusterRun>& last) {
+  RefcountBlocks::Counters counters = refcounts_.counters(part.first);
+  for (uint64_t i = 0; i < part.count; ++i) {
+    const ClusterIndex cluster = part.first + i;
+    const uint64_t refcount = counters.get(cluster);
+    if (refcount == 0) return low_refcount(image_, cluster);
     if (refcount == 1) {
       add(last, {cluster, 1});
     } else {
-      refcounts_.set(cluster, refcount - 1);
+      counters.set(cluster, refcount - 1);
     }
   }
+  return {};
 }
 
 Task<void> Quarantine::punch(const std::vector<ClusterRun>& runs) {
@@ -86,15 +96,24 @@ Task<void> Quarantine::punch_one(ClusterRun run) {
 }
 
 Task<void> Quarantine::set_free(ClusterRun run) {
-  const Geometry& geometry = image_.geometry;
-  for (uint64_t i = 0; i < run.count; ++i) {
-    const ClusterIndex cluster = run.first + i;
-    co_await refcounts_.load(geometry.refcount_block_of(cluster));
+  while (run.count != 0) {
+    const ClusterRun part = front_in_one_block(run, image_.geometry);
+    run = {part.first + part.count, run.count - part.count};
+    co_await refcounts_.load(image_.geometry.refcount_block_of(part.first));
+    co_await set_part_free(part);
+  }
+}
+
+Result<void> Quarantine::set_part_free(ClusterRun part) {
+  RefcountBlocks::Counters counters = refcounts_.counters(part.first);
+  for (uint64_t i = 0; i < part.count; ++i) {
+    const ClusterIndex cluster = part.first + i;
     // Two pointers at a cluster that was counted once.
-    if (refcounts_.get(cluster) != 1) co_await fail(low_refcount(image_, cluster));
-    refcounts_.set(cluster, 0);
+    if (counters.get(cluster) != 1) return low_refcount(image_, cluster);
+    counters.set(cluster, 0);
     allocator_.add_free({cluster, 1});
   }
+  return {};
 }
 
 }  // namespace ringdisk::qcow2

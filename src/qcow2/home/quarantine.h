@@ -52,9 +52,11 @@ class Quarantine {
  private:
   static void add(std::vector<ClusterRun>& runs, ClusterRun run);
   Task<void> count_down(ClusterRun run, std::vector<ClusterRun>& last);
+  Result<void> count_down_part(ClusterRun part, std::vector<ClusterRun>& last);
   Task<void> punch(const std::vector<ClusterRun>& runs);
   Task<void> punch_one(ClusterRun run);
   Task<void> set_free(ClusterRun run);
+  Result<void> set_part_free(ClusterRun part);
 
   Image& image_;
   StorageAccess& storage_;

@@ -78,22 +78,6 @@ Bytes RefcountBlocks::counters_of(uint64_t block) const {
   return found->second.bytes;
 }
 
-void RefcountBlocks::set(ClusterIndex cluster, uint64_t refcount) {
-  const Geometry& geometry = image_.geometry;
-  Block& state = loaded(cluster);
-  const uint64_t index = geometry.index_in_refcount_block(cluster);
-  store_refcount(state.bytes, geometry.refcount_order(), index, refcount);
-  const uint64_t byte = (index << geometry.refcount_order()) / 8;
-  touch(geometry.refcount_block_of(cluster), state, byte, byte + 1);
-}
-
-void RefcountBlocks::touch(uint64_t block, Block& state, uint64_t begin, uint64_t end) {
-  state.dirty_begin = std::min(state.dirty_begin, begin / kSectorBytes * kSectorBytes);
-  state.dirty_end =
-      std::max(state.dirty_end, (end + kSectorBytes - 1) / kSectorBytes * kSectorBytes);
-  dirty_.insert(block);
-}
-
 void RefcountBlocks::add_block(uint64_t block, HostOffset at) {
   CHECK_LT(block, uint64_t{table_.size()});
   CHECK_EQ(table_[block], uint64_t{0});

@@ -5,6 +5,7 @@
 // writable images only.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <set>
@@ -46,6 +47,11 @@ class RefcountBlocks {
   Bytes counters_of(uint64_t block) const;
   void set(ClusterIndex cluster, uint64_t refcount);
 
+  // The counters of the block that counts `cluster`, for loops over many of them: until the caller
+  // suspends.
+  class Counters;
+  Counters counters(ClusterIndex cluster);
+
   // A new, empty block for `block`, which the table does not have yet but has room for.
   void add_block(uint64_t block, HostOffset at);
   // The table moves to `at` and has `entries` from now on, not fewer than before.
@@ -80,7 +86,12 @@ class RefcountBlocks {
   static constexpr uint64_t kSectorBytes = 512;
 
   Block& loaded(ClusterIndex cluster);
-  void touch(uint64_t block, Block& state, uint64_t begin, uint64_t end);
+  void touch(uint64_t block, Block& state, uint64_t begin, uint64_t end) {
+    if (!state.is_dirty()) dirty_.insert(block);
+    state.dirty_begin = std::min(state.dirty_begin, begin / kSectorBytes * kSectorBytes);
+    state.dirty_end =
+        std::max(state.dirty_end, (end + kSectorBytes - 1) / kSectorBytes * kSectorBytes);
+  }
   void make_room();
   MetadataWrite take_block(uint64_t block);
   void take_table(Dirty& dirty);
@@ -97,5 +108,36 @@ class RefcountBlocks {
   std::set<uint64_t> dirty_table_;  // entries of the table
   bool table_moved_ = false;
 };
+
+class RefcountBlocks::Counters {
+ public:
+  uint64_t get(ClusterIndex cluster) const {
+    return load_refcount(state_.bytes, geometry_.refcount_order(),
+                         geometry_.index_in_refcount_block(cluster));
+  }
+  void set(ClusterIndex cluster, uint64_t refcount) {
+    const uint64_t index = geometry_.index_in_refcount_block(cluster);
+    store_refcount(state_.bytes, geometry_.refcount_order(), index, refcount);
+    const uint64_t byte = (index << geometry_.refcount_order()) / 8;
+    blocks_.touch(geometry_.refcount_block_of(cluster), state_, byte, byte + 1);
+  }
+
+ private:
+  friend class RefcountBlocks;
+  Counters(RefcountBlocks& blocks, Block& state)
+      : blocks_(blocks), state_(state), geometry_(blocks.image_.geometry) {}
+
+  RefcountBlocks& blocks_;
+  Block& state_;
+  const Geometry& geometry_;
+};
+
+inline RefcountBlocks::Counters RefcountBlocks::counters(ClusterIndex cluster) {
+  return Counters(*this, loaded(cluster));
+}
+
+inline void RefcountBlocks::set(ClusterIndex cluster, uint64_t refcount) {
+  counters(cluster).set(cluster, refcount);
+}
 
 }  // namespace ringdisk::qcow2
