@@ -3,6 +3,7 @@
 """What a client trims over NBD, and the zeros that it writes where they are detected, take no space
 in the files behind: raw and qcow2, checked by the blocks that the host has given them."""
 import itertools
+import json
 import os
 
 import peers
@@ -127,6 +128,18 @@ class SpaceTest(peers.Case):
             done = peers.ringdisk("serve", self.image, "-f", "qcow2", "--nbd",
                                   f"unix:{self.socket}", *arguments, expect=1)
             self.assertIn(why, done.stderr)
+
+    def test_clusters_without_content_are_not_read(self):
+        """preallocation=metadata: 512 GiB of holes. Reading them would take a minute."""
+        made = ("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", self.image, "512G")
+        peers.ringdisk(*made)
+        peers.qemu_io(self.image, ["write -P 1 300G 128k"])
+        told = [json.loads(program("map", "--output=json", "-f", "qcow2", self.image).stdout)
+                for program in (peers.ringdisk, peers.qemu_img)]
+        self.assertEqual(*told)
+        copy = self.directory / "copy.raw"
+        peers.ringdisk("convert", "-f", "qcow2", "-O", "raw", self.image, copy, timeout_s=15)
+        self.assertEqual(blocks_bytes(copy), 128 << 10)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "block/device_queue.h"
 #include "block/format.h"
@@ -59,6 +60,7 @@ class Access {
   GuestRange whole_units(GuestRange range, ByteCount unit) const;
 
   Task<BlockStatus> status_of_data(const Mapping& mapping);
+  Task<bool> storage_has_holes();
   Task<BlockStatus> status_of_absent(GuestRange range, const Mapping& mapping, uint32_t depth_max);
   void note_kept_place(const Mapping& mapping, BlockStatus& status);
 
@@ -67,6 +69,7 @@ class Access {
   DeviceQueue* backing_;
   Shard& shard_;
   JoinedWrites joined_writes_;
+  std::optional<bool> storage_has_holes_;
 };
 
 }  // namespace ringdisk

@@ -124,7 +124,9 @@ Task<BlockStatus> Access::block_status(GuestRange range, uint32_t depth_max) {
   co_return status;
 }
 
-// A format that maps directly knows nothing of holes; its storage does.
+// A format that maps directly knows nothing of holes; its storage does. Elsewhere the storage is
+// asked where it is worth it: clusters that were made without content (preallocation=metadata) would
+// all be read for nothing.
 Task<BlockStatus> Access::status_of_data(const Mapping& mapping) {
   BlockStatus status;
   status.length = mapping.length;
@@ -132,14 +134,30 @@ Task<BlockStatus> Access::status_of_data(const Mapping& mapping) {
   status.data = true;
   status.host = mapping.host;
   status.storage = &format_.data_storage().node();
-  if (node_.format().limits().maps_directly) {
-    HostRange range(mapping.host, mapping.length);
-    StorageExtent extent = co_await format_.data_storage().find_extent(range);
-    status.length = extent.length;
-    status.zero = extent.zero;
-    status.data = !extent.zero;
-  }
+  const bool maps_directly = node_.format().limits().maps_directly;
+  bool asks_storage = maps_directly;
+  if (!maps_directly) asks_storage = co_await storage_has_holes();
+  if (!asks_storage) co_return status;
+  HostRange range(mapping.host, mapping.length);
+  StorageExtent extent = co_await format_.data_storage().find_extent(range);
+  status.length = extent.length;
+  status.zero = extent.zero;
+  status.data = !maps_directly || !extent.zero;
   co_return status;
+}
+
+// Whether the storage takes less space than it is long, by two clusters and by a tenth. Looked at
+// once: what comes later is written, not preallocated.
+Task<bool> Access::storage_has_holes() {
+  if (!storage_has_holes_) {
+    StorageNode& storage = format_.data_storage().node();
+    const ByteCount allocated = co_await storage.allocated_size();
+    const uint64_t cluster = node_.format().limits().cluster_size.value();
+    const uint64_t taken = allocated.value() / cluster;
+    const uint64_t all = storage.size().value() / cluster;
+    storage_has_holes_ = all >= taken + 2 && all - taken >= all / 10;
+  }
+  co_return *storage_has_holes_;
 }
 
 void Access::note_kept_place(const Mapping& mapping, BlockStatus& status) {

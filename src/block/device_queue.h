@@ -34,7 +34,7 @@ struct BlockStatus {
   ByteCount length;      // at least 1
   bool present = false;  // in this image or in one below it (qemu-img map: "present")
   bool zero = false;     // reads as zeros, known without reading
-  bool data = false;     // has to be read to know what it is
+  bool data = false;     // has a place for content; with `zero`, one that holds none yet
   bool compressed = false;
   uint32_t depth = 0;              // 0: this image, 1: its backing image, …
   std::optional<HostOffset> host;  // where it lies in the storage `file`, if it lies there as it is
