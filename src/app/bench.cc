@@ -17,9 +17,10 @@ namespace {
 constexpr uint64_t kDepthMax = 65536;
 constexpr uint64_t kMemoryMax = 4 * limits::kGiB;  // depth times buffer size
 
-constexpr std::array<OptionSpec, 18> kOptions = {{
+constexpr std::array<OptionSpec, 19> kOptions = {{
     {'c', "", "COUNT", "number of requests (default: 75000)"},
     {'d', "", "DEPTH", "requests in flight, over all cores together (default: 64)"},
+    {0, "queues", "N", "queues that ask, each on a core of its own (default: one a core)"},
     {'s', "", "SIZE", "bytes of a request (default: 4k)"},
     {'S', "", "STEP", "bytes from one request to the next (default: SIZE)"},
     {'o', "", "OFFSET", "where the first request lies (default: 0)"},
@@ -54,6 +55,9 @@ Result<BenchOptions> read_options(const Arguments& arguments, Diagnostics& diagn
   options.pattern = static_cast<std::byte>(pattern);
   ASSIGN_OR_RETURN(options.flush_interval,
                    size_argument(arguments, "flush-interval", 0, 1, kBenchCountMax, diagnostics));
+  ASSIGN_OR_RETURN(uint64_t queues,
+                   size_argument(arguments, "queues", 0, 1, limits::kShardsMax, diagnostics));
+  options.queues = static_cast<uint32_t>(queues);
   options.write = arguments.has("w");
   options.drain = !arguments.has("no-drain");
   if (options.flush_interval != 0 && !options.write) {
@@ -150,11 +154,12 @@ Command bench_command() {
   command.summary = "measure requests to an image";
   command.synopsis =
       "[-c COUNT] [-d DEPTH] [-s SIZE] [-S STEP] [-o OFFSET] [-w] [-t CACHE]\n"
-      "                [--threads N] FILE";
+      "                [--queues N] [--threads N] FILE";
   command.text =
       "Sends COUNT requests of SIZE bytes to the image FILE, DEPTH of them in flight at a time,\n"
       "spread over the cores, and prints how long it took. Each lies STEP bytes after the one\n"
-      "before; one that would cross the end lies at the beginning. -w overwrites the image.\n";
+      "before; one that would cross the end lies at the beginning. -w overwrites the image.\n"
+      "With --queues 1 one core asks, as a disk with one queue does; others may still help it.\n";
   command.examples =
       "  ringdisk bench -c 100000 -d 64 disk.qcow2\n"
       "  ringdisk bench -w -d 1 -s 64k -t none --flush-interval=100 scratch.qcow2\n";

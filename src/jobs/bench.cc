@@ -106,7 +106,8 @@ BenchJob::BenchJob(const World& world, DeviceNode& device, BenchOptions options)
   CHECK_LE(options.buffer_bytes, device.size().value());
   CHECK_LE(options.count, kBenchCountMax);
   CHECK_LE(step_bytes_, kBenchStepMax);
-  const auto shards = static_cast<uint32_t>(world.shards.size());
+  auto shards = static_cast<uint32_t>(world.shards.size());
+  if (options.queues != 0) shards = std::min(shards, options.queues);
   const bool has_rounds = options.flush_interval != 0 && options.drain;
   shards_used_ = has_rounds ? 1 : std::min(shards, options.depth);
 }

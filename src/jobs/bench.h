@@ -36,6 +36,7 @@ struct BenchOptions {
   std::byte pattern{0};         // what is written
   uint64_t flush_interval = 0;  // 0: no flushes
   bool drain = true;            // before a flush
+  uint32_t queues = 0;          // shards that ask, one queue each; 0: all
 };
 
 class BenchJob {

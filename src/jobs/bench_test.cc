@@ -160,6 +160,16 @@ TEST(BenchTest, ADepthBelowTheShardsUsesAsManyShards) {
   EXPECT_EQ(disk.record.in_flight_max, 2u);
 }
 
+TEST(BenchTest, OneQueueAsksFromOneShard) {
+  sim::SimWorld world(1, 4);
+  Disk disk(kMiB);
+  BenchOptions options = reads(100, 8);
+  options.queues = 1;
+  ASSERT_TRUE(run_bench(world, disk, options).ok());
+  EXPECT_EQ(disk.record.in_flight_max, 8u);
+  EXPECT_EQ(disk.record.by_shard.size(), 1u);
+}
+
 TEST(BenchTest, ARequestThatWouldCrossTheEndLiesAtTheBeginning) {
   sim::SimWorld world(1, 1);
   Disk disk(10 * kKiB);

@@ -18,9 +18,12 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "block/storage_access.h"
 #include "crypto/sector_cipher.h"
+#include "runtime/clock.h"
+#include "runtime/offload.h"
 
 namespace ringdisk::luks {
 
@@ -30,7 +33,14 @@ struct LuksViewOptions {
   std::optional<ByteCount> payload_size;  // a multiple of the sector; none: to the child's end
   uint64_t iv_offset = 0;                 // added to sector numbers, in units of 512 bytes
   bool allow_discards = false;
+  // Who may take part in what one shard has to cipher; none: each does its own.
+  std::span<Shard* const> shards;
+  // What ciphering a byte takes here (measure_cipher); decides what is worth handing over.
+  double ns_per_byte = 0;
 };
+
+// Nanoseconds a byte, by ciphering a little; at most a millisecond.
+double measure_cipher(const SectorCipher& cipher, const Clock& clock);
 
 class LuksView final : public StorageNode {
  public:
@@ -47,6 +57,8 @@ class LuksView final : public StorageNode {
   Task<void> close() override;
 
   const SectorCipher& cipher() const { return *options_.cipher; }
+  // How often another shard took part. Any thread; a hint.
+  uint64_t helped() const { return offload_ ? offload_->helped() : 0; }
 
  private:
   // constant after construction
@@ -54,6 +66,7 @@ class LuksView final : public StorageNode {
   SharedStorage& child_;
   const LuksViewOptions options_;
   const StorageLimits limits_;
+  const std::unique_ptr<Offload> offload_;  // null: each shard does its own
 };
 
 }  // namespace ringdisk::luks
