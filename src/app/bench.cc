@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdio>
 
+#include "app/bench_calibrate.h"
 #include "app/image_command_options.h"
 #include "app/images.h"
 #include "app/long_job.h"
@@ -17,7 +18,7 @@ namespace {
 constexpr uint64_t kDepthMax = 65536;
 constexpr uint64_t kMemoryMax = 4 * limits::kGiB;  // depth times buffer size
 
-constexpr std::array<OptionSpec, 19> kOptions = {{
+constexpr std::array<OptionSpec, 20> kOptions = {{
     {'c', "", "COUNT", "number of requests (default: 75000)"},
     {'d', "", "DEPTH", "requests in flight, over all cores together (default: 64)"},
     {0, "queues", "N", "queues that ask, each on a core of its own (default: one a core)"},
@@ -28,6 +29,7 @@ constexpr std::array<OptionSpec, 19> kOptions = {{
     {0, "pattern", "BYTE", "what is written (default: 0)"},
     {0, "flush-interval", "N", "with -w: flush after every N requests, on one core"},
     {0, "no-drain", "", "flush beside the requests in flight instead of after them"},
+    {0, "calibrate", "", "measure ciphers and crossing between cores instead; no FILE"},
     kImageFormatOption,
     {'t', "", "CACHE", "cache mode (default: writeback)"},
     kQuietOption,
@@ -130,6 +132,10 @@ Task<void> bench(Program& program, const Arguments& arguments, DeviceNode& devic
 
 Task<int> run(Program& program, const Arguments& arguments) {
   Diagnostics& diagnostics = program.diagnostics();
+  if (arguments.has("calibrate")) {
+    co_await show_calibration(program);
+    co_return 0;
+  }
   std::string word = co_await single_name(arguments, diagnostics);
   BenchOptions options = co_await read_options(arguments, diagnostics);
   ImageName name = co_await source_argument(arguments, word, diagnostics);
@@ -154,12 +160,13 @@ Command bench_command() {
   command.summary = "measure requests to an image";
   command.synopsis =
       "[-c COUNT] [-d DEPTH] [-s SIZE] [-S STEP] [-o OFFSET] [-w] [-t CACHE]\n"
-      "                [--queues N] [--threads N] FILE";
+      "                [--queues N] [--threads N] FILE | --calibrate";
   command.text =
       "Sends COUNT requests of SIZE bytes to the image FILE, DEPTH of them in flight at a time,\n"
       "spread over the cores, and prints how long it took. Each lies STEP bytes after the one\n"
       "before; one that would cross the end lies at the beginning. -w overwrites the image.\n"
-      "With --queues 1 one core asks, as a disk with one queue does; others may still help it.\n";
+      "With --queues 1 one core asks, as a disk with one queue does; others may still help it.\n"
+      "--calibrate shows what ciphers cost here a core, and from which size on idle cores help.\n";
   command.examples =
       "  ringdisk bench -c 100000 -d 64 disk.qcow2\n"
       "  ringdisk bench -w -d 1 -s 64k -t none --flush-interval=100 scratch.qcow2\n";

@@ -9,6 +9,7 @@
 #include "base/diagnostics.h"
 #include "base/limits.h"
 #include "luks/cipher_work.h"
+#include "runtime/calibration.h"
 #include "runtime/next_turn.h"
 #include "runtime/shard.h"
 
@@ -176,18 +177,11 @@ std::unique_ptr<Offload> offload_for(const LuksViewOptions& options) {
 
 }  // namespace
 
-// The first rounds find caches and clocks cold; the quickest is what the work takes.
 double measure_cipher(const SectorCipher& cipher, const Clock& clock) {
   constexpr size_t kBytes = 16384;  // 300 us at 0.05 GB/s, the slowest there is
-  constexpr int kRounds = 3;
   std::vector<std::byte> memory(kBytes);
-  Duration quickest = Duration::max();
-  for (int round = 0; round < kRounds; ++round) {
-    const Instant began = clock.now();
-    if (!cipher.decrypt(0, memory, memory).ok()) return 0;
-    quickest = std::min(quickest, clock.now() - began);
-  }
-  return static_cast<double>(quickest.count()) / double{kBytes};
+  auto work = [&] { return cipher.decrypt(0, memory, memory).ok(); };
+  return static_cast<double>(measure_quickest(3, clock, work).count()) / double{kBytes};
 }
 
 LuksView::LuksView(std::unique_ptr<SharedStorage> child, LuksViewOptions options)
