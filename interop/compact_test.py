@@ -96,14 +96,63 @@ class CompactTest(peers.Case):
                 self.compact()
                 self.image.unlink()
 
-    def test_dirty_bitmaps_stay_where_they_are_and_that_is_said(self):
-        peers.ringdisk("create", "-q", "-f", "qcow2", self.image, "8M")
+    def bitmaps(self):
+        """What qemu-img says of them, and which parts of the disk each calls dirty: as an image in
+        which those are allocated."""
+        found = peers.qemu_info(self.image)["format-specific"]["data"].get("bitmaps", [])
+        dirty = {}
+        for name in (one["name"] for one in found):
+            with_one = self.directory / "with-one.qcow2"
+            peers.qemu_img("create", "-q", "-f", "qcow2", with_one, str(SIZE))
+            peers.qemu_img("bitmap", "--add", "-g", "64k", with_one, name)
+            peers.qemu_img("bitmap", "--merge", name, "-b", self.image, "-F", "qcow2", with_one,
+                           name)
+            server = peers.serve_qemu_nbd(with_one, self.directory / "bitmap.sock", "-B", name)
+            dirty[name] = peers.nbdinfo(server.uri(), f"--map=qemu:dirty-bitmap:{name}")
+            server.kill()
+        return sorted(str(one) for one in found), dirty
+
+    def test_dirty_bitmaps_move_and_stay_what_they_are(self):
+        for options in ({}, {"cluster_size": "512"}, {"cluster_size": "4k", "extended_l2": "off"}):
+            with self.subTest(**options):
+                self.create(options)
+                for i in range(4):
+                    maker = peers.qemu_img if i % 2 else peers.ringdisk
+                    maker("bitmap", "--add", "-g", "64k", self.image, f"b{i}-{'x' * 200}")
+                    self.scramble(30)
+                peers.qemu_img("bitmap", "--disable", self.image, f"b2-{'x' * 200}")
+                peers.ringdisk("bitmap", "--remove", self.image, f"b0-{'x' * 200}")
+                self.scramble()
+                before = self.bitmaps()
+                self.assertEqual(len(before[1]), 3)
+                self.require_dense(self.compact())
+                self.assertEqual(self.bitmaps(), before)
+                self.scramble()
+                self.compact()
+                self.image.unlink()
+
+    def test_an_image_with_a_data_file_has_its_tables_moved(self):
+        os.chdir(self.directory)
+        self.create({"data_file": "disk.data", "cluster_size": "512"})
+        peers.ringdisk("bitmap", "--add", "-g", "512", self.image, "gone")
+        self.scramble()
+        peers.qemu_img("resize", "-q", self.image, str(2 * SIZE))
         peers.qemu_img("bitmap", "--add", self.image, "kept")
-        peers.qemu_io(self.image, ["write -P 1 0 1M"])
+        peers.qemu_io(self.image, [f"write -q -P 9 {SIZE} 4M"])
+        peers.ringdisk("bitmap", "--remove", self.image, "gone")
         report = self.compact()
-        self.assertIn("dirty bitmaps", " ".join(report["obstacles"]))
-        bitmap, = peers.qemu_info(self.image)["format-specific"]["data"]["bitmaps"]
-        self.assertEqual((bitmap["name"], bitmap["flags"]), ("kept", ["auto"]))
+        self.assertLess(report["bytes-after"], report["bytes-before"])
+        self.assertEqual(report["obstacles"], [])
+        self.scramble()
+        self.compact()
+
+    def test_room_is_made_for_a_long_table(self):
+        """Every second cluster is a hole, and the longer L1 table of a larger disk lies behind."""
+        self.create({"cluster_size": "512"})
+        peers.qemu_io(self.image, ["write -q -P 5 0 2M"])
+        peers.qemu_io(self.image, [f"discard {at} 512" for at in range(0, 2 * MIB, 1024)])
+        peers.qemu_img("resize", "-q", self.image, "64M")
+        self.require_dense(self.compact())
 
     def test_snapshots_stay_what_they_were(self):
         for options in GEOMETRIES:

@@ -3,7 +3,7 @@
 // in two files at once, a raw data file that is the disk, and what is refused.
 #include <gtest/gtest.h>
 
-#include "qcow2/edit/edit_fixture_test.h"
+#include "qcow2/data_file_fixture_test.h"
 #include "qcow2/layout/data_file_entry.h"
 #include "sim/crash_sweep.h"
 #include "sim/device_contract.h"
@@ -14,42 +14,6 @@
 
 namespace ringdisk::qcow2 {
 namespace {
-
-TestImage data_file_image(uint64_t seed) {
-  Random random(seed);
-  TestImage image;
-  image.cluster_bits = static_cast<uint32_t>(9 + random.below(8));
-  image.refcount_order = static_cast<uint32_t>(random.below(7));
-  image.has_data_file = true;
-  image.data_file_is_raw = seed % 3 == 0;
-  image.lazy_refcounts = seed % 5 == 0;
-  image.extended_l2 = image.cluster_bits >= 14 && seed % 2 == 0;
-  image.leaks_allowed = true;
-  return image;
-}
-
-std::unique_ptr<SharedStorage> data_on(sim::SimDisk& disk) {
-  return std::make_unique<SharedStorage>(
-      std::make_unique<sim::SimStorageNode>(disk, "disk.data", 2));
-}
-
-Task<std::shared_ptr<DeviceNode>> open_with_data(const World& world, TestImage image,
-                                                 std::unique_ptr<SharedStorage> storage,
-                                                 std::unique_ptr<SharedStorage> data,
-                                                 bool read_only) {
-  world.diagnostics.add_node("disk.qcow2");
-  world.diagnostics.add_node("disk.data");
-  const Drivers drivers;
-  const OpenGate gate(world.diagnostics);
-  Graph graph(world, drivers, gate);
-  OpenMode mode;
-  mode.read_only = read_only;
-  FormatOpening opening{world, graph, std::move(storage), "", mode, Options(), std::move(data)};
-  const FormatDriver driver = qcow2_driver();
-  OpenedFormat opened = co_await driver.open(std::move(opening));
-  static_cast<Qcow2Node&>(*opened.node).image().planted_bug = image.planted_bug;
-  co_return std::make_shared<DeviceNode>("disk.qcow2", 1, std::move(opened.node), nullptr);
-}
 
 // Which of the two files is the disk that a test is about; the other one is here, as long as the
 // image is not made anew. A data file holds what nobody wrote, unless it has to be the disk.
@@ -98,16 +62,6 @@ sim::ImageFormat data_file_format(TestImage image, Tested tested) {
   if (is_image) return format;
   format.check = [=](const World& world, std::unique_ptr<SharedStorage> data) {
     return check_beside(world, image, other, std::move(data));
-  };
-  return format;
-}
-
-// For crash sweeps: both files are disks that lose power.
-sim::ImageFormat two_disk_format(TestImage image) {
-  sim::ImageFormat format = test_format(image);
-  format.open_all = [image](const World& world,
-                            std::vector<std::unique_ptr<SharedStorage>> storages) {
-    return open_with_data(world, image, std::move(storages[0]), std::move(storages[1]), false);
   };
   return format;
 }

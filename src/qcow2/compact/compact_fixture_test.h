@@ -4,9 +4,11 @@
 
 #include <map>
 
+#include "qcow2/bitmaps/bitmap_fixture_test.h"
 #include "qcow2/compact/compact.h"
 #include "qcow2/describe.h"
 #include "qcow2/edit/edit_fixture_test.h"
+#include "qcow2/edit/resize.h"
 #include "qcow2/edit/snapshots.h"
 
 namespace ringdisk::qcow2 {
@@ -15,6 +17,7 @@ namespace ringdisk::qcow2 {
 struct HolesModel {
   Content content;
   std::map<std::string, Content> snapshots;
+  SeenBitmaps bitmaps;
 };
 
 struct HolesOptions {
@@ -24,6 +27,9 @@ struct HolesOptions {
   bool snapshots = true;
   bool compressed = false;
   bool rebuilt = false;  // refcount table and blocks lie behind everything, as a repair leaves them
+  bool scattered = false;  // every second cluster is given up, no two side by side
+  ByteCount grown_size;  // in the end, which puts a longer L1 table behind everything; 0: as it is
+  bool bitmaps = false;  // enabled and disabled ones, with names that make a long directory
 };
 
 inline std::shared_ptr<sim::SimDisk> backing_of(const TestImage& image) {
@@ -94,6 +100,14 @@ inline Task<void> make_holes(DeviceQueue& queue, Random& random, bool compressed
   }
 }
 
+inline Task<void> scatter_holes(DeviceQueue& queue, Content& content) {
+  const uint64_t cluster = queue.node().format().limits().cluster_size.value();
+  for (uint64_t at = 0; at + cluster <= content.size(); at += 2 * cluster) {
+    co_await queue.discard(GuestRange(GuestOffset(at), ByteCount(cluster)));
+    fill_zero(MutableBytes(content).subspan(at, cluster));
+  }
+}
+
 inline Task<void> change_holes(const World& world, TestImage image,
                                std::unique_ptr<SharedStorage> storage, uint64_t seed,
                                HolesOptions options, Content& content) {
@@ -106,10 +120,42 @@ inline Task<void> change_holes(const World& world, TestImage image,
     for (std::byte& one : content) one = static_cast<std::byte>(random.next());
     co_await queue->write(GuestOffset(0), ConstBuffers(Bytes(content)), WriteOptions());
   }
-  Result<void> changed = co_await make_holes(*queue, random, options.compressed, content).result();
+  Result<void> changed;
+  if (options.scattered) {
+    changed = co_await scatter_holes(*queue, content).result();
+  } else {
+    changed = co_await make_holes(*queue, random, options.compressed, content).result();
+  }
   queue.reset();
   co_await device->close();
   co_await std::move(changed);
+}
+
+inline std::string bitmap_name(int number) {
+  return "b" + std::to_string(number) + std::string(150, '-');
+}
+
+// Three more, and the one before them goes, so that the directory moves and leaves holes.
+inline Task<void> change_bitmaps(const World& world, const sim::OpenStorages& open, int round) {
+  using Action = BitmapEdit::Action;
+  std::vector<BitmapEdit> edits;
+  const int first = 3 * round;
+  if (round != 0) edits.push_back(bitmap_edit(Action::kRemove, bitmap_name(first - 1)));
+  edits.push_back(add_bitmap(bitmap_name(first)));
+  edits.push_back(add_bitmap(bitmap_name(first + 1), 512));
+  edits.push_back(add_bitmap(bitmap_name(first + 2)));
+  edits.push_back(bitmap_edit(Action::kDisable, bitmap_name(first)));
+  std::unique_ptr<SharedStorage> storage = std::move(open().front());
+  co_await edit_test_bitmaps(world, std::move(storage), edits);
+}
+
+inline Task<void> grow_test_image(const World& world, std::unique_ptr<SharedStorage> storage,
+                                  ByteCount size) {
+  world.diagnostics.add_node("disk.qcow2");
+  const Drivers drivers;
+  const OpenGate gate(world.diagnostics);
+  Graph graph(world, drivers, gate);
+  co_await resize_image(graph, std::move(storage), size);
 }
 
 // The repair of a refcount table that is damaged in its first entry.
@@ -144,6 +190,7 @@ inline Task<void> make_image_with_holes(const World& world, TestImage image,
   for (int round = 0; round < options.rounds; ++round) {
     std::unique_ptr<SharedStorage> changed = std::move(open().front());
     const uint64_t drawn = random.next();
+    if (options.bitmaps) co_await change_bitmaps(world, open, round);
     co_await change_holes(world, image, std::move(changed), drawn, options, model.content);
     options.filled = false;
     if (!options.snapshots || round + 1 == options.rounds) continue;
@@ -156,6 +203,12 @@ inline Task<void> make_image_with_holes(const World& world, TestImage image,
     co_await edit_test_snapshot(world, std::move(again), SnapshotEdit::Action::kDelete, "s0");
     model.snapshots.erase("s0");
   }
+  if (!options.grown_size.is_zero()) {
+    co_await grow_test_image(world, std::move(open().front()), options.grown_size);
+    model.content.resize(options.grown_size.value());
+  }
+  std::unique_ptr<SharedStorage> seen = std::move(open().front());
+  model.bitmaps = co_await read_bitmaps(world, std::move(seen));
   if (!options.rebuilt) co_return;
   std::unique_ptr<SharedStorage> damaged = std::move(open().front());
   co_await rebuild_refcounts(world, std::move(damaged));
@@ -178,6 +231,10 @@ inline Task<void> expect_holes_model(const World& world, TestImage image,
   std::unique_ptr<SharedStorage> storage = std::move(open().front());
   const Content content = co_await read_compacted(world, image, std::move(storage), "");
   EXPECT_TRUE(content == model.content) << "the disk holds something else";
+  std::unique_ptr<SharedStorage> seen = std::move(open().front());
+  const SeenBitmaps bitmaps = co_await read_bitmaps(world, std::move(seen));
+  EXPECT_TRUE(bitmaps.dirty == model.bitmaps.dirty) << "the bitmaps say something else";
+  EXPECT_EQ(bitmaps.unusable, model.bitmaps.unusable);
   for (const auto& [name, wanted] : model.snapshots) {
     std::unique_ptr<SharedStorage> again = std::move(open().front());
     const Content held = co_await read_compacted(world, image, std::move(again), name);

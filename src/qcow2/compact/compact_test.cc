@@ -23,6 +23,20 @@ CompactLimits small_limits(uint64_t seed) {
   return limits;
 }
 
+void expect_still_dirty(const std::vector<bool>& before, const std::vector<bool>& after) {
+  ASSERT_EQ(before.size(), after.size());
+  for (size_t i = 0; i < before.size(); ++i) {
+    EXPECT_TRUE(after[i] || !before[i]) << "granule " << i << " is dirty no more";
+  }
+}
+
+// Several passes: tables move again and again.
+CompactLimits scattered_limits() {
+  CompactLimits limits;
+  limits.tail_clusters = 1000;
+  return limits;
+}
+
 // An image with holes on a disk of its own.
 class CompactStage {
  public:
@@ -54,6 +68,13 @@ class CompactStage {
                           model.content);
     };
     expect_ok(world.run(change), "writing afterwards");
+    auto see = [&](Shard&) { return read_bitmaps(world.world(), storage_on(disk)); };
+    Result<SeenBitmaps> seen = world.run(see);
+    ASSERT_TRUE(seen.ok());
+    for (const auto& [name, dirty] : model.bitmaps.dirty) {
+      expect_still_dirty(dirty, seen.value().dirty[name]);
+    }
+    model.bitmaps = std::move(seen).value();
     expect_sound();
   }
   uint64_t file_clusters() const { return disk.size() >> image.cluster_bits; }
@@ -114,6 +135,51 @@ TEST(CompactTest, RefcountTablesBehindEverythingMoveToo) {
     options.rebuilt = true;
     CompactStage stage(image, seed, options, sim::SimDiskOptions::file());
     expect_compacted(stage, small_limits(seed));
+    stage.expect_writable(seed + 1);
+  });
+}
+
+TEST(CompactTest, MovesDirtyBitmapsToo) {
+  sim::for_each_seed(30, [](uint64_t seed) {
+    TestImage image = drawn_edited_image_or_extended(seed);
+    image.version = 3;
+    HolesOptions options;
+    options.bitmaps = true;
+    options.snapshots = seed % 2 == 0;
+    options.rebuilt = seed % 3 == 0;
+    CompactStage stage(image, seed, options, sim::SimDiskOptions::file());
+    EXPECT_GT(stage.model.bitmaps.dirty.size(), 3u);
+    expect_compacted(stage, small_limits(seed));
+    stage.expect_writable(seed + 1);
+    // With room for all of it at once no hole is left, long directory or not.
+    expect_compacted(stage, CompactLimits());
+    EXPECT_EQ(stage.file_clusters(), used_clusters(stage.disk));
+  });
+}
+
+// In every second cluster a hole, and tables of several clusters behind them all.
+TEST(CompactTest, MakesRoomForTablesOfSeveralClusters) {
+  sim::for_each_seed(6, [](uint64_t seed) {
+    TestImage image;
+    image.cluster_bits = 9;
+    image.refcount_order = 4 + seed % 3;
+    HolesOptions options;
+    options.size = ByteCount(3 << 20);
+    options.filled = true;
+    options.rounds = 1;
+    options.rebuilt = seed % 2 == 0;
+    options.scattered = true;
+    options.grown_size = ByteCount(16 << 20);
+    options.bitmaps = seed % 2 == 0;
+    CompactStage stage(image, seed, options, sim::SimDiskOptions::file());
+    const Result<CompactReport> done =
+        stage.compact(seed % 3 == 0 ? scattered_limits() : CompactLimits());
+    ASSERT_TRUE(done.ok()) << stage.world.diagnostics().describe(done.error());
+    for (const std::string& obstacle : done.value().obstacles) ADD_FAILURE() << obstacle;
+    // A table that has come down this far finds no hole of its length before it.
+    const uint64_t l1_clusters = 8;
+    EXPECT_LT(stage.file_clusters(), used_clusters(stage.disk) + l1_clusters);
+    stage.expect_sound();
     stage.expect_writable(seed + 1);
   });
 }
@@ -258,6 +324,7 @@ TEST(CompactCrashTest, ACrashAnywhereLeaksAtWorst) {
     options.snapshots = seed % 3 != 0;
     options.compressed = seed % 2 == 0;
     if (seed % 4 == 1) image.backing_bytes = 300 << 10;
+    options.bitmaps = image.version >= 3 && seed % 2 == 1;
     CompactCrash scenario(image, options, seed);
     sim::CrashSweepOptions sweep;
     sweep.points = 40;
@@ -279,6 +346,8 @@ TEST(CompactCrashTest, ACrashWhileRefcountBlocksMoveLeaksAtWorst) {
     options.filled = true;
     options.rebuilt = true;
     options.rounds = 2;
+    options.scattered = seed % 2 == 0;
+    options.bitmaps = true;
     CompactCrash scenario(image, options, seed);
     sim::CrashSweepOptions sweep;
     sweep.points = 15;
@@ -312,6 +381,7 @@ TEST(CompactFaultTest, EveryFailureIsToldAndLosesNothing) {
     image.cluster_bits = 11 + seed % 3;
     HolesOptions options;
     options.compressed = seed % 2 == 0;
+    options.bitmaps = image.version >= 3;
     auto run = [&](uint64_t n) { return run_compaction_with_fault(image, options, seed, n); };
     EXPECT_GT(sim::sweep_faults(5000, run), 10u);
   });

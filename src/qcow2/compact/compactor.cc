@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/diagnostics.h"
+#include "qcow2/bitmaps/bitmap_keeper.h"
 #include "qcow2/damage.h"
 
 namespace ringdisk::qcow2 {
@@ -13,6 +14,8 @@ namespace {
 constexpr size_t kBlocksAtOnce = 64;
 // A pass goes over all tables: not for less than this part of the file.
 constexpr uint64_t kGainWorthAPass = 1024;
+// One behind the other that gain nothing: each makes room for tables, which the next one moves.
+constexpr int kIdlePassesMax = 2;
 constexpr uint64_t kAutoclearKnown = kAutoclearBitmaps | kAutoclearRawDataFile;
 
 }  // namespace
@@ -38,7 +41,7 @@ uint64_t Compactor::image_bytes() const {
 }
 
 Task<CompactReport> Compactor::run() {
-  co_await refuse_unknown();
+  co_await refuse_damaged_bitmaps();
   co_await space_.survey();
   // Then no refcount is to be trusted.
   const uint64_t header_refcount = co_await space_.refcount_of(ClusterIndex(0));
@@ -61,26 +64,58 @@ Task<CompactReport> Compactor::run() {
   co_return std::move(report_);
 }
 
-// Entries of other kinds than those that are rewritten here.
-Task<void> Compactor::refuse_unknown() {
-  const uint64_t features = parts_.image.header.incompatible_features;
-  if ((features & kIncompatibleDataFile) == 0) co_return;
-  const Error error = Error::of(ErrorKind::kUnsupported, "compact");
-  co_await fail(parts_.image.world.diagnostics.explain(
+// What they point at cannot be told, so it cannot be moved, nor be left where it is.
+Result<void> Compactor::refuse_damaged_bitmaps() const {
+  if (!has_valid_bitmaps(parts_.image.header) || parts_.bitmaps.is_valid()) return {};
+  const Error error = Error::of(ErrorKind::kCorrupt, "compact");
+  return parts_.image.world.diagnostics.explain(
       error, parts_.image.node_id(),
-      "an image with an external data file cannot be compacted; convert it"));
+      "its dirty bitmaps are damaged, so nothing is moved" + advice(parts_.image));
+}
+
+// Of the tables behind the end of a file without holes. One that begins before it may stay: what
+// could be gained is less than its length.
+Task<uint64_t> Compactor::clusters_without_hole(const TailRoots& roots) {
+  const uint64_t limit = space_.dense_end();
+  const HostOffset refcounts = parts_.refcounts.table_place();
+  std::vector<ClusterRun> tables = {
+      {geometry_.host_cluster(refcounts),
+       parts_.refcounts.table_entries() / geometry_.refcount_table_entries(1)}};
+  for (const TailPointer& table : roots.tables) {
+    if (!needs_a_run(table, geometry_)) continue;
+    tables.push_back(
+        {geometry_.host_cluster(HostOffset(table.target)), geometry_.clusters_of(table.length)});
+  }
+  uint64_t count = 0;
+  for (const ClusterRun& table : tables) {
+    if (table.count < 2 || table.first.value() < limit) continue;
+    const ClusterRun run = co_await space_.reserve_run(limit, table.count);
+    if (run.count == 0) count += table.count;
+  }
+  space_.forget_reserved();
+  co_return count;
 }
 
 Task<void> Compactor::run_passes() {
   co_await clear_unknown_autoclear();
-  for (;;) {
+  for (int idle_passes = 0; idle_passes <= kIdlePassesMax;) {
+    const TailRoots roots = co_await read_tail_roots(parts_);
+    const uint64_t room = co_await clusters_without_hole(roots);
     const uint64_t end = space_.end();
     const uint64_t tail = std::min(end, limits_.tail_clusters);
-    const uint64_t first = std::max({space_.dense_end(), end - tail, uint64_t{1}});
-    co_await run_pass(first);
+    const uint64_t dense_end_before = space_.dense_end();
+    const uint64_t tail_first = dense_end_before - std::min(room, dense_end_before);
+    const uint64_t moved_before = moved_bytes_;
     const uint64_t end_before = cut_end_;
+    const uint64_t first = std::max({tail_first, end - tail, uint64_t{1}});
+    co_await run_pass(first, roots);
     co_await cut();
-    if (cancel_.is_cancelled() || cut_end_ >= end_before) co_return;
+    if (cancel_.is_cancelled()) co_return;
+    const bool has_gained = cut_end_ < end_before;
+    // What makes room for a table gains nothing yet.
+    const bool has_made_room = stuck_clusters_ != 0 && moved_bytes_ != moved_before;
+    if (!has_gained && !has_made_room) co_return;
+    idle_passes = has_gained ? 0 : idle_passes + 1;
     const uint64_t dense_end = space_.dense_end();
     if (dense_end >= cut_end_) co_return;
     const bool is_worth_it = (cut_end_ - dense_end) >= cut_end_ / kGainWorthAPass;
@@ -98,8 +133,7 @@ Task<void> Compactor::clear_unknown_autoclear() {
   co_await parts_.storage.flush();
 }
 
-Task<void> Compactor::run_pass(uint64_t first) {
-  const TailRoots roots = co_await read_tail_roots(parts_);
+Task<void> Compactor::run_pass(uint64_t first, const TailRoots& roots) {
   TailPlanner planner(parts_, space_, first, space_.end());
   co_await planner.reserve(roots);
   const uint64_t wanted = co_await space_.used_from(first);
@@ -110,6 +144,7 @@ Task<void> Compactor::run_pass(uint64_t first) {
   const TailPlan plan = co_await planner.make(scan);
   verified_from_ = scan.first();
   report_.obstacles = plan.obstacles;
+  stuck_clusters_ = plan.stuck_clusters;
   co_await carry_out(plan, scan);
 }
 

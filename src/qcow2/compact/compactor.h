@@ -12,6 +12,12 @@
 // The tail of a pass is bounded, and with it memory; large images take several passes. Passes end
 // when one has gained nothing, or when what could be gained is hardly anything.
 //
+// A table of several clusters needs a hole that holds it whole. Where there is none, the tail
+// begins as much earlier: all else in it fits the holes before it, and leaves one hole that does.
+//
+//   | ..x.x.xx.x | x.xx.x T T T |     T: no three holes side by side before it
+//   | xxxxxxxxxx | . . .  T T T |     the pass after: T moves to where the tail begins
+//
 // Version 3 has its dirty bit set as long as this works, so that the next open for writing frees
 // what a crash has left; in version 2 that stays, as leaks. Why the order is right:
 // docs/decisions/0015-compaction.md.
@@ -43,9 +49,10 @@ class Compactor {
   Task<CompactReport> run();
 
  private:
-  Task<void> refuse_unknown();
+  Result<void> refuse_damaged_bitmaps() const;
   Task<void> run_passes();
-  Task<void> run_pass(uint64_t first);
+  Task<uint64_t> clusters_without_hole(const TailRoots& roots);
+  Task<void> run_pass(uint64_t first, const TailRoots& roots);
   Task<void> carry_out(const TailPlan& plan, const TailScan& scan);
   Task<void> move_all(const TailPlan& plan, TailMover& mover);
   Task<void> cut();
@@ -65,8 +72,9 @@ class Compactor {
   CompactReport report_;
   CompactProgress progress_;
   uint64_t moved_bytes_ = 0;
-  uint64_t verified_from_ = 0;  // no pointer leads to what is free from here on
-  uint64_t cut_end_ = 0;        // clusters
+  uint64_t verified_from_ = 0;   // no pointer leads to what is free from here on
+  uint64_t cut_end_ = 0;         // clusters
+  uint64_t stuck_clusters_ = 0;  // of tables that found no hole in the last pass
   bool is_whole_ = true;
 };
 

@@ -37,25 +37,41 @@ Task<void> HostSpace::survey() {
   co_await find_end();
 }
 
-// From the last block down, as long as a block counts nothing but itself and blocks that go.
+// The blocks at the end that count nothing but each other. One may lie anywhere among what the
+// others count, so all that may go are taken together, and fewer until none of them counts more.
 Task<void> HostSpace::find_end() {
   droppable_.clear();
-  droppable_places_.clear();
-  end_ = 0;
-  for (uint64_t block = used_of_block_.size(); block-- > 0;) {
-    if (!has_block(block)) continue;
-    const HostOffset place = co_await parts_.refcounts.block_place(block);
-    droppable_.push_back(block);
-    const ClusterIndex own = geometry_.host_cluster(place);
-    droppable_places_.insert(own.value());
-    end_ = co_await needed_end_of(block);
-    if (end_ == 0) continue;
-    droppable_.pop_back();
-    droppable_places_.erase(own.value());
-    // The block itself may be the last thing that it counts.
-    if (geometry_.refcount_block_of(own) == block) end_ = std::max(end_, own.value() + 1);
-    co_return;
+  uint64_t first = used_of_block_.size();
+  for (; first > 0 && used_of_block_[first - 1] <= used_of_block_.size(); --first) {
+    if (has_block(first - 1)) droppable_.push_back(first - 1);
   }
+  for (size_t sound = 0;; droppable_.resize(sound)) {
+    co_await note_droppable_places();
+    sound = co_await count_droppable();
+    if (sound == droppable_.size()) break;
+  }
+  end_ = 0;
+  uint64_t block = droppable_.empty() ? used_of_block_.size() : droppable_.back();
+  while (end_ == 0 && block-- > 0) {
+    if (has_block(block)) end_ = co_await needed_end_of(block);
+  }
+}
+
+Task<void> HostSpace::note_droppable_places() {
+  droppable_places_.clear();
+  for (uint64_t block : droppable_) {
+    const HostOffset place = co_await parts_.refcounts.block_place(block);
+    droppable_places_.insert(geometry_.host_cluster(place).value());
+  }
+}
+
+// How many of them, from the last one on, count nothing but places of droppable ones.
+Task<size_t> HostSpace::count_droppable() {
+  for (size_t i = 0; i < droppable_.size(); ++i) {
+    const uint64_t needed = co_await needed_end_of(droppable_[i]);
+    if (needed != 0) co_return i;
+  }
+  co_return droppable_.size();
 }
 
 Task<uint64_t> HostSpace::needed_end_of(uint64_t block) {

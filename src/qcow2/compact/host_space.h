@@ -49,6 +49,8 @@ class HostSpace {
   bool has_block(uint64_t block) const { return parts_.refcounts.has_block(block); }
   Task<uint64_t> count_used(uint64_t block, uint64_t first_cluster);
   Task<void> find_end();
+  Task<void> note_droppable_places();
+  Task<size_t> count_droppable();
   // The highest cluster that `block` counts and that is needed by more than `droppable_`, behind
   // it; 0: none.
   Task<uint64_t> needed_end_of(uint64_t block);

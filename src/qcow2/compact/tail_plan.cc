@@ -16,11 +16,6 @@ constexpr size_t kObstaclesMax = 8;
 constexpr uint8_t kNobody = 0;
 constexpr uint8_t kRefcounts = 100;
 
-bool is_in_one_piece(const TailPointer& pointer, const Geometry& geometry) {
-  return pointer.kind == TailKind::kL1Table || pointer.kind == TailKind::kRoot ||
-         (pointer.kind == TailKind::kTable && pointer.length > geometry.cluster_size());
-}
-
 }  // namespace
 
 TailPlanner::TailPlanner(HomeParts parts, HostSpace& space, uint64_t first, uint64_t end)
@@ -37,16 +32,17 @@ Task<void> TailPlanner::reserve(const TailRoots& roots) {
   for (const TailPointer& table : roots.tables) {
     const uint64_t begin = cluster_of(table.target);
     const uint64_t count = geometry_.clusters_of(table.length);
-    if (begin + count <= first_) continue;
-    const ClusterRun run = co_await space_.reserve_run(first_, count);
+    if (begin + count <= first_ || !needs_a_run(table, geometry_)) continue;
+    const ClusterRun run = co_await space_.reserve_run(begin, count);
     const uint64_t to = run.first.value() << geometry_.cluster_bits();
     rooms_.push_back({table.target, run.count == 0 ? 0 : to, table.length});
   }
   const uint64_t table = geometry_.host_cluster(parts_.refcounts.table_place()).value();
   const uint64_t count = parts_.refcounts.table_entries() / geometry_.refcount_table_entries(1);
   if (table + count <= first_) co_return;
-  plan_.refcount_table = co_await space_.reserve_run(first_, count);
-  if (plan_.refcount_table.count == 0) {
+  plan_.refcount_table = co_await space_.reserve_run(table, count);
+  if (plan_.refcount_table.count == 0 && table >= space_.dense_end()) {
+    plan_.stuck_clusters += count;
     plan_.obstacles.push_back("the refcount table, " + std::to_string(count) +
                               " clusters in one piece, finds no hole that holds it");
   }
@@ -149,12 +145,9 @@ Task<TailPlan> TailPlanner::make(const TailScan& scan) {
   place_pieces();
   place_streams(scan.pointers());
   if (overcounted_ != 0) {
-    const bool has_bitmaps = parts_.image.header.find_extension(ExtensionType::kBitmaps) != nullptr;
-    const char* const why = has_bitmaps
-                                ? " clusters hold dirty bitmaps, which are not moved, or are leaks"
-                                : " clusters count as used by more than what points at them"
-                                  "; 'check -r leaks' may free them";
-    plan_.obstacles.push_back(std::to_string(overcounted_) + why);
+    plan_.obstacles.push_back(std::to_string(overcounted_) +
+                              " clusters count as used by more than what points at them"
+                              "; 'check -r leaks' may free them");
   }
   std::sort(plan_.moves.begin(), plan_.moves.end(), [](const TailMove& a, const TailMove& b) {
     return a.kind != b.kind ? a.kind < b.kind : a.from < b.from;
@@ -172,7 +165,7 @@ void TailPlanner::gather(const TailScan& scan) {
       if (other.kind != one.kind || other.target != one.target || other.length != one.length) break;
     }
     const TailMove move{one.target, 0, one.length, first, next - first, one.kind};
-    if (is_in_one_piece(one, geometry_)) {
+    if (needs_a_run(one, geometry_)) {
       place_tables(pointers, first, next - first);
     } else if (stays(one.target, one.length)) {
       continue;
@@ -203,6 +196,8 @@ void TailPlanner::place_tables(const std::vector<TailPointer>& pointers, size_t 
   for (uint64_t at = table.target; at < table.end(); at += geometry_.cluster_size()) {
     if (is_in_tail(cluster_of(at))) stays_[cluster_of(at) - first_] = true;
   }
+  if (cluster_of(table.target) < space_.dense_end()) return;
+  plan_.stuck_clusters += geometry_.clusters_of(table.length);
   note_stays(name_of(table.kind), table.target);
 }
 
@@ -214,7 +209,13 @@ bool TailPlanner::counts_only_what_leaves(uint64_t block) const {
   for (uint64_t cluster = begin; cluster < end; ++cluster) {
     if (stays_[cluster - first_]) return false;
   }
-  return true;
+  auto is_within = [begin, end](ClusterRun run) {
+    return run.count != 0 && run.first.value() < end && run.first.value() + run.count > begin;
+  };
+  if (is_within(plan_.refcount_table)) return false;
+  return std::none_of(rooms_.begin(), rooms_.end(), [&](const Room& room) {
+    return is_within({ClusterIndex(cluster_of(room.to)), cluster_of(room.length)});
+  });
 }
 
 Task<void> TailPlanner::gather_blocks() {

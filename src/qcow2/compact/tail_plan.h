@@ -2,7 +2,8 @@
 // Which pieces of the tail of an image's file go where (compactor.h). Home shard only.
 //
 //   a cluster         into the next hole; its order in the file stays
-//   a table           of several clusters: into a hole that holds it whole
+//   a table           of several clusters: into the lowest hole before it that holds it whole,
+//                     one that the tail itself has from a pass before, too
 //   a compressed      byte by byte behind its neighbour, into holes as long as they are; the sector
 //   cluster's stream  that two streams share stays shared, and offsets within sectors stay
 //   a refcount block  into a hole, unless nothing will be left that it counts
@@ -42,6 +43,7 @@ struct TailPlan {
   ClusterRun refcount_table;  // count 0: it stays
   // What stays, for people; the file cannot end before it.
   std::vector<std::string> obstacles;
+  uint64_t stuck_clusters = 0;  // of tables for which there was no hole
 };
 
 class TailPlanner {

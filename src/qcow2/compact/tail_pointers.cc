@@ -19,6 +19,7 @@ constexpr size_t kWorkers = 4;
 constexpr size_t kTablesAtOnce = 8;
 // Below this another shard costs more than it saves.
 constexpr size_t kTablesPerLaneMin = 16;
+constexpr uint64_t kBitmapEntriesAtOnce = limits::kMiB / kEntryBytes;
 
 }  // namespace
 
@@ -119,12 +120,35 @@ Task<void> TailScan::run(const TailRoots& roots) {
   for (const TailPointer& table : roots.tables) {
     co_await note(table, pointers_, pointers_max_);
   }
+  for (const BitmapEntry& bitmap : roots.bitmaps.entries) co_await scan_bitmap(bitmap);
   co_await scan_l1(roots.header.l1_table, roots.header.l1_size);
   for (const Snapshot& snapshot : roots.snapshots.snapshots) {
     co_await scan_l1(snapshot.l1_table, snapshot.l1_size);
   }
   co_await scan_level2();
   sort_pointers();
+}
+
+// Of one that is inconsistent, too: its clusters are its own as long as it is there.
+Task<void> TailScan::scan_bitmap(const BitmapEntry& entry) {
+  for (uint64_t done = 0; done < entry.table_entries; done += kBitmapEntriesAtOnce) {
+    const uint64_t count = std::min(kBitmapEntriesAtOnce, entry.table_entries - done);
+    const std::vector<uint64_t> table =
+        co_await read_bitmap_table(parts_.storage, entry, done, count);
+    for (uint64_t i = 0; i < count; ++i) {
+      TailPointer pointer;
+      pointer.place = entry.table.value() + (done + i) * kEntryBytes;
+      pointer.raw = table[i];
+      if (fault_of_bitmap_table_entry(pointer.raw, geometry_)) {
+        co_await fail(damaged("the entry of a bitmap table", pointer.place));
+      }
+      pointer.target = bitmap_cluster(pointer.raw).value();
+      if (pointer.target == 0) continue;
+      pointer.length = static_cast<uint32_t>(geometry_.cluster_size());
+      pointer.kind = TailKind::kBitmap;
+      co_await note(pointer, pointers_, pointers_max_);
+    }
+  }
 }
 
 Task<void> TailScan::scan_l1(HostOffset at, uint64_t entries) {
@@ -194,6 +218,7 @@ class TailScan::Lane {
 
   Result<void> scan_entry(L2Entry entry, Level2 level2, uint64_t place) {
     const Geometry& geometry = scan_.geometry_;
+    if (scan_.parts_.image.has_data_file() && !entry.is_compressed()) return {};
     const EntryKind kind = entry.kind(geometry, scan_.parts_.image.has_zero_flag());
     if (kind == EntryKind::kInvalid || entry.is_frozen()) {
       return scan_.damaged("the L2 entry", place);

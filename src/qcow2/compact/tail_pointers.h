@@ -8,12 +8,14 @@
 //
 // Memory is bounded: with more pointers than `pointers_max` the tail begins later, and those that
 // lead before it are forgotten. Words in tables that lie in the tail themselves are remembered by
-// where they are now, so what lies lowest is moved first: data, then L2 tables, then L1 tables.
+// where they are now, so what is named is moved before what names it: data, then L2 tables, then L1
+// tables. Entries that name places in a data file are not of this file.
 #pragma once
 
 #include <atomic>
 #include <vector>
 
+#include "qcow2/bitmaps/bitmap_reader.h"
 #include "qcow2/edit/table_editor.h"
 #include "qcow2/home/free_clusters.h"
 #include "qcow2/layout/snapshot_table.h"
@@ -23,11 +25,14 @@ namespace ringdisk::qcow2 {
 // What a pointer names, in the order in which it is moved: a pointer stands in something of a later
 // kind.
 enum class TailKind : uint8_t {
-  kData,     // a cluster of a guest or a bitmap
-  kStream,   // of a compressed cluster
-  kTable,    // an L2 table or a bitmap's table
-  kL1Table,  // of the disk or a snapshot
-  kRoot,     // what the header names: snapshot table, bitmap directory
+  kData,         // a cluster of a guest
+  kStream,       // of a compressed cluster
+  kBitmap,       // a cluster of a dirty bitmap's bits
+  kTable,        // an L2 table
+  kBitmapTable,  //
+  kL1Table,      // of the disk or a snapshot
+  kSnapshotTable,
+  kBitmapDirectory,
 };
 
 // Eight bytes of the file, a big-endian number, that name a place.
@@ -46,8 +51,13 @@ struct TailPointer {
 struct TailRoots {
   Header header;
   SnapshotTable snapshots;
+  BitmapDirectory bitmaps;
   std::vector<TailPointer> tables;  // in one piece each, of perhaps several clusters
 };
+// Of a table that fits a cluster any hole will do.
+inline bool needs_a_run(const TailPointer& pointer, const Geometry& geometry) {
+  return pointer.kind != TailKind::kStream && pointer.length > geometry.cluster_size();
+}
 Task<TailRoots> read_tail_roots(HomeParts parts);
 // "the L1 table", for people.
 const char* name_of(TailKind kind);
@@ -99,6 +109,7 @@ class TailScan {
   };
   class Lane;
 
+  Task<void> scan_bitmap(const BitmapEntry& entry);
   Task<void> scan_l1(HostOffset at, uint64_t entries);
   Task<void> scan_level2();
   Task<void> run_lane(Shard& shard, Work& work, std::vector<TailPointer>& found);

@@ -68,6 +68,7 @@ enum class ExtensionType : uint32_t {
 struct HeaderExtension {
   ExtensionType type = ExtensionType::kEnd;
   std::vector<std::byte> content;
+  uint64_t place = 0;  // where its content began in what was parsed; not encoded
 };
 
 struct Header {

@@ -178,6 +178,7 @@ Result<void> HeaderParser::take_extensions() {
     uint32_t length = reader.be32();
     header_.end = header_.header_length + reader.position();
     if (type == ExtensionType::kEnd) break;
+    const uint64_t place = header_.end;
     Bytes content = reader.bytes(length);
     if (!reader.ok()) return refuse("a header extension that goes beyond the header's cluster");
     reader.skip(std::min<size_t>((8 - length % 8) % 8, reader.left()));
@@ -187,7 +188,8 @@ Result<void> HeaderParser::take_extensions() {
       return refuse("more than " + std::to_string(limits::kQcow2HeaderExtensionsMax) +
                     " header extensions");
     }
-    header_.extensions.push_back({type, std::vector<std::byte>(content.begin(), content.end())});
+    header_.extensions.push_back(
+        {type, std::vector<std::byte>(content.begin(), content.end()), place});
     if (type == ExtensionType::kBackingFormat) header_.backing_format = as_text(content);
   }
   return {};
