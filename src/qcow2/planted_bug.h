@@ -22,6 +22,8 @@ enum class PlantedBug : uint8_t {
   kLateDirtyBit,
   // Entries are written without a flush of the data file that they point into.
   kDataFileNotFlushed,
+  // The disk changes before it is durable that the bitmaps are in use.
+  kBitmapsInUseTooLate,
 };
 
 }  // namespace ringdisk::qcow2
