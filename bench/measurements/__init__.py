@@ -4,7 +4,8 @@
     NAME            the word for --only
     measure(world)  an iterator of Results, one for each contest
 """
-from measurements import (check, compress, convert, empty_image, empty_load, fragmented, lookups,
-                          nbd_copy, nbd_random)
+from measurements import (check, compress, convert, detect_zeroes, edits, empty_image, empty_load,
+                          fragmented, lookups, nbd_copy, nbd_random)
 
-ALL = (convert, compress, empty_image, check, nbd_random, empty_load, lookups, nbd_copy, fragmented)
+ALL = (convert, compress, empty_image, check, edits, nbd_random, empty_load, lookups, nbd_copy,
+       detect_zeroes, fragmented)
