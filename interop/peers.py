@@ -42,6 +42,7 @@ DEBIAN_PACKAGES = {
     "nbdinfo": "libnbd-bin",
     "nbdsh": "python3-libnbd",
     "fio": "fio",
+    "cryptsetup": "cryptsetup-bin",
 }
 
 

@@ -45,7 +45,7 @@ std::vector<Command> all_commands() {
   return {create_command(), info_command(),     convert_command(), map_command(),
           check_command(),  resize_command(),   commit_command(),  rebase_command(),
           amend_command(),  snapshot_command(), bitmap_command(),  compact_command(),
-          serve_command(),  bench_command()};
+          luks_command(),   serve_command(),    bench_command()};
 }
 
 std::string version_text() { return "ringdisk " + std::string(kVersion) + "\n"; }

@@ -78,6 +78,7 @@ Command compact_command();
 Command convert_command();
 Command create_command();
 Command info_command();
+Command luks_command();
 Command map_command();
 Command rebase_command();
 Command resize_command();
