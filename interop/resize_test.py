@@ -50,6 +50,35 @@ class ResizeTest(peers.Case):
                 self.resize_both(0, "--shrink")
                 self.resize_both(MIB)
 
+    def test_space_for_what_is_gained_is_taken_at_once(self):
+        for mode in ("metadata", "falloc", "full"):
+            with self.subTest(mode):
+                self.wanted.write(self.raw)
+                self.make()
+                self.resize_both(24 * MIB, f"--preallocation={mode}")
+                extents = peers.qemu_map(self.image)
+                gained = [extent for extent in extents if extent["start"] >= SIZE]
+                self.assertTrue(all("offset" in extent for extent in gained), gained)
+                if mode != "metadata":
+                    self.assertGreaterEqual(os.stat(self.image).st_blocks * 512, 24 * MIB)
+        before = os.stat(self.raw).st_size
+        for mode in ("falloc", "full"):
+            peers.ringdisk("resize", "-f", "raw", f"--preallocation={mode}", self.raw, "+8M")
+            before += 8 * MIB
+            self.assertEqual(os.stat(self.raw).st_size, before)
+            self.assertGreaterEqual(os.stat(self.raw).st_blocks * 512, 8 * MIB)
+
+    def test_what_space_cannot_be_taken_for_is_refused_and_unchanged(self):
+        for arguments, said in ((("--preallocation=metadata", "-f", "raw", self.raw, "+1M"),
+                                 "no metadata"),
+                                (("--preallocation=full", "--shrink", "-f", "raw", self.raw, "1M"),
+                                 "disks that grow"),
+                                (("--preallocation=some", "-f", "raw", self.raw, "+1M"),
+                                 "off, metadata, falloc or full")):
+            done = peers.ringdisk("resize", *arguments, expect=1)
+            self.assertIn(said, done.stderr)
+            self.assertEqual(os.stat(self.raw).st_size, SIZE)
+
     def test_a_shrunk_disk_gives_its_space_back(self):
         self.make()
         before = os.stat(self.image).st_blocks

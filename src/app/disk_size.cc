@@ -33,12 +33,12 @@ Task<ByteCount> size_of_disk(Program& program, ImageName name, OpenMode mode) {
 }
 
 Task<void> change_disk_size(Program& program, ImageName name, OpenMode mode, ByteCount old_size,
-                            ByteCount size) {
+                            ByteCount size, Preallocation how) {
   ResizedImage image;
   image.open_file = [&program, &name, mode] { return open_file(program, name, mode); };
   image.open_disk = [&program, &name, mode] { return open_disk(program, name, mode); };
   Graph graph = program.graph();
-  co_await resize_disk(graph, image, old_size, size);
+  co_await resize_disk(graph, image, old_size, size, how);
 }
 
 }  // namespace ringdisk

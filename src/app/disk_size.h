@@ -3,6 +3,7 @@
 #pragma once
 
 #include "app/program.h"
+#include "jobs/preallocate.h"
 
 namespace ringdisk {
 
@@ -10,6 +11,6 @@ namespace ringdisk {
 Task<ByteCount> size_of_disk(Program& program, ImageName name, OpenMode mode);
 // `mode` is for writing. Nothing else may have the image open.
 Task<void> change_disk_size(Program& program, ImageName name, OpenMode mode, ByteCount old_size,
-                            ByteCount size);
+                            ByteCount size, Preallocation how = Preallocation::kOff);
 
 }  // namespace ringdisk

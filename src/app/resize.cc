@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::array<OptionSpec, 5> kOptions = {{
     {0, "shrink", "", "allow SIZE to be less than now: what lies beyond is lost"},
-    {0, "preallocation", "MODE", "off; taking space for what is gained is not supported yet"},
+    {0, "preallocation", "MODE", "take space for what is gained: off, metadata, falloc, full"},
     kImageFormatOption,
     kQuietOption,
     kImageOptsOption,
@@ -24,18 +24,25 @@ struct Resizing {
   ImageName name;
   uint64_t bytes = 0;
   enum class How : uint8_t { kTo, kBy, kLessBy } how = How::kTo;
+  Preallocation preallocation = Preallocation::kOff;
 };
+
+Result<Preallocation> preallocation_argument(const Arguments& arguments, Diagnostics& diagnostics) {
+  const std::string mode = arguments.value("preallocation").value_or("off");
+  if (mode == "off") return Preallocation::kOff;
+  if (mode == "metadata") return Preallocation::kMetadata;
+  if (mode == "falloc") return Preallocation::kFalloc;
+  if (mode == "full") return Preallocation::kFull;
+  return usage_error(diagnostics,
+                     "--preallocation is off, metadata, falloc or full, not '" + mode + "'");
+}
 
 Result<Resizing> read_arguments(const Arguments& arguments, Diagnostics& diagnostics) {
   if (arguments.names().size() != 2) {
     return usage_error(diagnostics, "expecting an image file name and a size");
   }
-  const std::string mode = arguments.value("preallocation").value_or("off");
-  if (mode != "off") {
-    return diagnostics.explain(Error::of(ErrorKind::kUnsupported, "resize"),
-                               "--preallocation=" + mode + " is not supported; there is: off");
-  }
   Resizing resizing;
+  ASSIGN_OR_RETURN(resizing.preallocation, preallocation_argument(arguments, diagnostics));
   std::string_view text = arguments.names()[1];
   if (text.starts_with('+')) resizing.how = Resizing::How::kBy;
   if (text.starts_with('-')) resizing.how = Resizing::How::kLessBy;
@@ -78,7 +85,10 @@ Task<int> run(Program& program, const Arguments& arguments) {
   const ByteCount old_size = co_await size_of_disk(program, resizing.name, mode);
   const bool may_shrink = arguments.has("shrink");
   ByteCount size = co_await new_size(resizing, old_size, may_shrink, program.diagnostics());
-  co_await change_disk_size(program, resizing.name, mode, old_size, size);
+  if (size < old_size && resizing.preallocation != Preallocation::kOff) {
+    co_await fail(usage_error(program.diagnostics(), "--preallocation is for disks that grow"));
+  }
+  co_await change_disk_size(program, resizing.name, mode, old_size, size, resizing.preallocation);
   if (!arguments.has("q")) program.console.write("Image resized.\n");
   co_return 0;
 }
@@ -89,7 +99,8 @@ Command resize_command() {
   Command command;
   command.name = "resize";
   command.summary = "make a disk larger or smaller";
-  command.synopsis = "[-f FMT] [--shrink] [-q] [--image-opts] FILE [+|-]SIZE";
+  command.synopsis =
+      "[-f FMT] [--shrink] [--preallocation=MODE] [-q] [--image-opts] FILE [+|-]SIZE";
   command.text =
       "Gives the disk in FILE the size SIZE, or SIZE more or less than it has. What a larger disk\n"
       "gains reads as zeros. Partitions and file systems are not touched: make those smaller "

@@ -50,22 +50,47 @@ GuestRange gained_range(const DeviceNode& device, ByteCount old_size, ByteCount 
   return GuestRange::between(GuestOffset(begin), GuestOffset(std::max(begin, end)));
 }
 
-Task<void> zero_gained_of(DeviceNode& device, FormatAdmin& admin, ByteCount old_size,
-                          ByteCount size) {
-  const GuestRange gained = gained_range(device, old_size, size);
-  if (device.format().limits().maps_directly || gained.empty()) co_return;
-  co_await admin.show_grown(device.format(), size);
-  co_await zero_range(device, gained);
+GuestRange range_between(ByteCount begin, ByteCount end) {
+  return GuestRange::between(GuestOffset(begin.value()), GuestOffset(end.value()));
 }
 
-Task<void> zero_gained(Graph& graph, const ResizedImage& image, ByteCount old_size,
-                       ByteCount size) {
+Task<void> prepare_gained_of(DeviceNode& device, FormatAdmin& admin, ByteCount old_size,
+                             ByteCount size, Preallocation how) {
+  const GuestRange gained = gained_range(device, old_size, size);
+  if (device.format().limits().maps_directly) co_return;
+  if (gained.empty() && how == Preallocation::kOff) co_return;
+  co_await admin.show_grown(device.format(), size);
+  co_await zero_range(device, gained);
+  co_await preallocate(device, range_between(old_size, size), how);
+}
+
+Task<void> prepare_gained(Graph& graph, const ResizedImage& image, ByteCount old_size,
+                          ByteCount size, Preallocation how) {
   ResizedImage::File file = co_await image.open_file();
   FormatAdmin& admin = *file.admin;
   co_await admin.prepare_growth(graph, std::move(file.storage), size);
   std::shared_ptr<DeviceNode> device = co_await image.open_disk();
-  Result<void> zeroed = co_await zero_gained_of(*device, admin, old_size, size).result();
-  co_await close_after(*device, std::move(zeroed));
+  Result<void> prepared = co_await prepare_gained_of(*device, admin, old_size, size, how).result();
+  co_await close_after(*device, std::move(prepared));
+}
+
+Task<void> change_size(Graph& graph, const ResizedImage& image, ByteCount size) {
+  ResizedImage::File file = co_await image.open_file();
+  co_await file.admin->resize(graph, std::move(file.storage), size);
+}
+
+// A raw disk has its new size now.
+Task<void> take_space_of_raw(Graph& graph, const ResizedImage& image, ByteCount old_size,
+                             ByteCount size, Preallocation how) {
+  std::shared_ptr<DeviceNode> device = co_await image.open_disk();
+  Result<void> taken;
+  if (device->format().limits().maps_directly) {
+    taken = co_await preallocate(*device, range_between(old_size, size), how).result();
+  }
+  const bool is_taken = taken.ok();
+  Result<void> closed = co_await close_after(*device, std::move(taken)).result();
+  if (!is_taken) co_await change_size(graph, image, old_size);
+  co_await std::move(closed);
 }
 
 // --- both
@@ -80,15 +105,23 @@ Task<void> check_size(Graph& graph, const ResizedImage& image, ByteCount size) {
   co_await std::move(closed);
 }
 
+Task<void> check_space(Graph& graph, const ResizedImage& image, Preallocation how) {
+  std::shared_ptr<DeviceNode> device = co_await image.open_disk();
+  Result<void> checked = check_preallocation(*device, how, graph.world().diagnostics);
+  co_await close_after(*device, std::move(checked));
+}
+
 }  // namespace
 
-Task<void> resize_disk(Graph& graph, const ResizedImage& image, ByteCount old_size,
-                       ByteCount size) {
+Task<void> resize_disk(Graph& graph, const ResizedImage& image, ByteCount old_size, ByteCount size,
+                       Preallocation how) {
   co_await check_size(graph, image, size);
+  const bool takes_space = how != Preallocation::kOff && size > old_size;
+  if (takes_space) co_await check_space(graph, image, how);
   if (size < old_size) co_await give_up_beyond(image, size);
-  if (size > old_size) co_await zero_gained(graph, image, old_size, size);
-  ResizedImage::File file = co_await image.open_file();
-  co_await file.admin->resize(graph, std::move(file.storage), size);
+  if (size > old_size) co_await prepare_gained(graph, image, old_size, size, how);
+  co_await change_size(graph, image, size);
+  if (takes_space) co_await take_space_of_raw(graph, image, old_size, size, how);
 }
 
 }  // namespace ringdisk

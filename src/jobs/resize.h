@@ -5,10 +5,12 @@
 // through, and then the size changes: at no moment does anybody see what he must not.
 //
 //   shrink   check ─> zero beyond the end ─> size
-//   grow     check ─> room in the tables ─> zero beyond the old end, which nobody sees ─> size
+//   grow     check ─> room in the tables ─> zero beyond the old end, which nobody sees, and take
+//            space for it ─> size
 //
 // Each step opens the image and closes it. One that fails, or a crash, leaves the disk as large as
-// it was.
+// it was. (A raw disk is its file: it grows first, takes space then, and is cut back where there is
+// none.)
 #pragma once
 
 #include <functional>
@@ -16,6 +18,7 @@
 
 #include "block/format_admin.h"
 #include "block/graph.h"
+#include "jobs/preallocate.h"
 
 namespace ringdisk {
 
@@ -30,8 +33,10 @@ struct ResizedImage {
   std::function<Task<std::shared_ptr<DeviceNode>>()> open_disk;  // with its backing chain
 };
 
-// On the calling shard. `old_size` is that of the disk now. Nothing else may have the image open.
-// Errors: those of FormatAdmin::check_new_size, before anything is changed; of the storage.
-Task<void> resize_disk(Graph& graph, const ResizedImage& image, ByteCount old_size, ByteCount size);
+// On the calling shard. `old_size` is that of the disk now; `how` is for what it gains. Nothing else
+// may have the image open. Errors: those of FormatAdmin::check_new_size and check_preallocation,
+// before anything is changed; of the storage.
+Task<void> resize_disk(Graph& graph, const ResizedImage& image, ByteCount old_size, ByteCount size,
+                       Preallocation how = Preallocation::kOff);
 
 }  // namespace ringdisk

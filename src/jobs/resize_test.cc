@@ -17,12 +17,13 @@ using qcow2::TestImage;
 
 // Not at the end of a cluster, and much less than the backing image and the new size.
 constexpr ByteCount kOldSize((200 << 10) + 512);
-constexpr ByteCount kNewSize(6 << 20);
+constexpr ByteCount kNewSize(2 << 20);
 constexpr uint64_t kBackingBytes = 400 << 10;
 
 class Growth {
  public:
-  explicit Growth(TestImage image) : image_(image), admin_(make_qcow2_admin()) {
+  Growth(TestImage image, Preallocation how)
+      : image_(image), how_(how), admin_(make_qcow2_admin()) {
     image_.backing_bytes = kBackingBytes;
     backing_ = qcow2::test_backing_disk(kBackingBytes);
   }
@@ -46,7 +47,7 @@ class Growth {
     ResizedImage image;
     image.open_file = [this, &open] { return open_file(open); };
     image.open_disk = [this, &world, &open] { return open_disk(world, open, false); };
-    co_await resize_disk(graph, image, kOldSize, kNewSize);
+    co_await resize_disk(graph, image, kOldSize, kNewSize, how_);
   }
   Task<void> verify(const World& world, sim::OpenStorages open) {
     world.diagnostics.add_node("disk.qcow2");
@@ -55,6 +56,22 @@ class Growth {
     co_await expect_content(world, open);
     co_await qcow2::expect_repaired_at_open(world, image_, open);
     co_await expect_content(world, open);
+  }
+  // Behind the cluster in which the disk ended, everything it gained has a place.
+  Task<void> expect_places(const World& world, sim::OpenStorages open) {
+    std::shared_ptr<DeviceNode> disk = co_await open_disk(world, open, true);
+    {
+      std::unique_ptr<DeviceQueue> queue = co_await disk->open_queue(Shard::current());
+      const uint64_t cluster = uint64_t{1} << image_.cluster_bits;
+      GuestOffset at = GuestOffset(kOldSize.value()).align_up(cluster);
+      const GuestOffset end(kNewSize.value());
+      while (at < end) {
+        BlockStatus status = co_await queue->block_status(GuestRange::between(at, end), 0);
+        EXPECT_TRUE(status.host.has_value()) << at.value();
+        at = at + status.length;
+      }
+    }
+    co_await disk->close();
   }
   Task<void> expect_content(const World& world, sim::OpenStorages open) {
     Content content = co_await read_all(world, open);
@@ -94,6 +111,7 @@ class Growth {
   }
 
   TestImage image_;
+  Preallocation how_;
   std::shared_ptr<sim::SimDisk> backing_;
   std::unique_ptr<FormatAdmin> admin_;
   Content before_, after_;
@@ -105,9 +123,15 @@ TestImage image_of(uint64_t seed) {
   return image;
 }
 
+Preallocation drawn_preallocation(uint64_t seed) {
+  constexpr Preallocation kAll[] = {Preallocation::kOff, Preallocation::kMetadata,
+                                    Preallocation::kFalloc, Preallocation::kFull};
+  return kAll[seed % 4];
+}
+
 class GrowthCrash final : public sim::CrashScenario {
  public:
-  explicit GrowthCrash(TestImage image) : growth_(image) {}
+  GrowthCrash(TestImage image, Preallocation how) : growth_(image, how) {}
   Task<void> prepare(const World& world, const sim::OpenStorages& open) override {
     return growth_.prepare(world, open);
   }
@@ -125,7 +149,7 @@ class GrowthCrash final : public sim::CrashScenario {
 
 TEST(ResizeCrashTest, WhatADiskGainsNeverShowsTheBackingImage) {
   sim::for_each_seed(8, [](uint64_t seed) {
-    GrowthCrash scenario(image_of(seed));
+    GrowthCrash scenario(image_of(seed), drawn_preallocation(seed));
     sim::CrashSweepOptions options;
     options.shards = 1;
     options.points = 60;
@@ -142,7 +166,7 @@ bool grow_with_fault(TestImage image, uint64_t seed, uint64_t n) {
     storages.push_back(qcow2::storage_on(disk));
     return storages;
   };
-  Growth growth(image);
+  Growth growth(image, drawn_preallocation(seed));
   auto prepare = [&](Shard&) { return growth.prepare(world.world(), open); };
   EXPECT_TRUE(world.run(prepare).ok());
   sim::SimFaults faults;
@@ -165,8 +189,33 @@ bool grow_with_fault(TestImage image, uint64_t seed, uint64_t n) {
   return faults.failed != 0;
 }
 
+TEST(ResizeTest, WhatADiskGainsHasItsPlaceWhereThatWasAskedFor) {
+  for (Preallocation how :
+       {Preallocation::kMetadata, Preallocation::kFalloc, Preallocation::kFull}) {
+    for (uint64_t seed : {1, 2, 3, 4, 5, 6}) {
+      SCOPED_TRACE(seed);
+      sim::SimWorld world(seed, 1);
+      sim::SimDisk disk(sim::SimDiskOptions::file(), seed);
+      const sim::OpenStorages open = [&disk] {
+        std::vector<std::unique_ptr<SharedStorage>> storages;
+        storages.push_back(qcow2::storage_on(disk));
+        return storages;
+      };
+      Growth growth(image_of(seed), how);
+      auto life = [&](Shard&) -> Task<void> {
+        co_await growth.prepare(world.world(), open);
+        co_await growth.grow(world.world(), open);
+        co_await growth.expect_content(world.world(), open);
+        co_await growth.expect_places(world.world(), open);
+      };
+      EXPECT_TRUE(world.run(life).ok());
+      EXPECT_TRUE(growth.is_grown);
+    }
+  }
+}
+
 TEST(ResizeFaultTest, EveryFailureIsToldAndShowsNothing) {
-  for (uint64_t seed : {1, 2, 3}) {
+  for (uint64_t seed : {1, 2, 3, 4}) {
     auto run = [&](uint64_t n) { return grow_with_fault(image_of(seed), seed, n); };
     EXPECT_GT(sim::sweep_faults(2000, run), 10u);
   }
