@@ -106,6 +106,12 @@ Task<int> run(Program& program, const Arguments& arguments) {
     co_await fail(
         usage_error(program.diagnostics(), "expecting options (-o); '-o help' lists them"));
   }
+  const std::optional<std::string> format = arguments.value("f");
+  if (asks_for_option_help(arguments) && arguments.names().empty() && format) {
+    FormatAdmin* admin = co_await program.find_admin(*format);
+    print_option_help(program, admin->amend_options());
+    co_return 0;
+  }
   const Amending amending = co_await read_arguments(program, arguments);
   if (asks_for_option_help(arguments)) {
     print_option_help(program, amending.admin->amend_options());

@@ -74,10 +74,20 @@ Error about_image(Diagnostics& diagnostics, const Error& error, const std::strin
   return error.node != 0 ? error : at_node(error, diagnostics.add_node(filename));
 }
 
+// Not one that begins or ends in the middle; ",," is a comma within a value.
+static bool is_option_list(std::string_view text) {
+  const size_t last = text.find_last_not_of(',');
+  if (last == std::string_view::npos || text.front() == ',') return false;
+  return (text.size() - 1 - last) % 2 == 0;
+}
+
 Result<Options> new_image_options(const std::vector<std::string>& words,
                                   const std::string& filename, Diagnostics& diagnostics) {
   Options all;
   for (const std::string& word : words) {
+    if (!is_option_list(word)) {
+      return usage_error(diagnostics, filename + ": -o takes options a=b,c=d, not '" + word + "'");
+    }
     Result<Options> options = Options::parse(word, diagnostics);
     if (!options.ok()) return about_image(diagnostics, options.error(), filename);
     for (const auto& [key, value] : options.value().values()) all.set(key, value);
@@ -110,7 +120,11 @@ Task<ByteCount> backing_size(Program& program, const NewImage& image) {
 }
 
 bool asks_for_option_help(const Arguments& arguments) {
-  auto asks = [](const std::string& word) { return word == "help" || word == "?"; };
+  auto asks = [](const std::string& word) {
+    std::string listed = "," + word + ",";
+    for (size_t at; (at = listed.find(",,")) != std::string::npos;) listed.replace(at, 2, "x");
+    return listed.find(",help,") != std::string::npos || listed.find(",?,") != std::string::npos;
+  };
   const std::vector<std::string> words = arguments.values("o");
   return std::any_of(words.begin(), words.end(), asks);
 }

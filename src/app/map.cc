@@ -19,8 +19,8 @@ namespace {
 constexpr std::array<OptionSpec, 6> kOptions = {{
     kImageFormatOption,
     kOutputOption,
-    {0, "start-offset", "OFFSET", "begin there (default: 0)"},
-    {0, "max-length", "LENGTH", "end so many bytes later (default: the disk's end)"},
+    {'s', "start-offset", "OFFSET", "begin there (default: 0)"},
+    {'l', "max-length", "LENGTH", "end so many bytes later (default: the disk's end)"},
     kForceShareOption,
     kImageOptsOption,
 }};

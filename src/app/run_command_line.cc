@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // From words to an exit status. Reading comes first, so that a mistyped option costs no threads.
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdio>
@@ -163,6 +164,7 @@ std::vector<std::string_view> marked_words(const Command& command,
                                            std::span<const std::string_view> words) {
   std::vector<std::string_view> marked(words.begin(), words.end());
   if (!command.last_word_is_name || marked.empty()) return marked;
+  if (std::find(marked.begin(), marked.end(), "--") != marked.end()) return marked;
   const std::string_view last = marked.back();
   const bool is_number = last.size() > 1 && last[0] == '-' && last[1] >= '0' && last[1] <= '9';
   if (is_number) marked.insert(marked.end() - 1, "--");

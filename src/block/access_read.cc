@@ -125,8 +125,8 @@ Task<BlockStatus> Access::block_status(GuestRange range, uint32_t depth_max) {
 }
 
 // A format that maps directly knows nothing of holes; its storage does. Elsewhere the storage is
-// asked where it is worth it: clusters that were made without content (preallocation=metadata) would
-// all be read for nothing.
+// asked where it is worth it: clusters that were made without content (preallocation=metadata)
+// would all be read for nothing.
 Task<BlockStatus> Access::status_of_data(const Mapping& mapping) {
   BlockStatus status;
   status.length = mapping.length;

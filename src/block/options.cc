@@ -137,23 +137,35 @@ static std::optional<uint64_t> factor_of(std::string_view suffix) {
   return uint64_t{1} << (10 * power);
 }
 
+// What strtod allows before a number, and people write: blanks and a plus.
+static std::string_view without_lead(std::string_view text) {
+  const size_t begin = text.find_first_not_of(" \t");
+  text.remove_prefix(begin == std::string_view::npos ? text.size() : begin);
+  if (text.starts_with('+')) text.remove_prefix(1);
+  return text;
+}
+
 Result<uint64_t> parse_size(std::string_view text) {
   const Error refusal = Error::of(ErrorKind::kInvalid, "size");
   const Error too_large = Error::of(ErrorKind::kLimit, "size");
-  // Not what else a number may begin with: a sign, a point, "inf" and "nan".
-  if (text.empty() || text[0] < '0' || text[0] > '9') return refusal;
+  text = without_lead(text);
+  // Not what else a number may begin with: a minus, "inf" and "nan".
+  const bool is_fraction = text.size() > 1 && text[0] == '.';
+  const char first = is_fraction ? text[1] : text.empty() ? ' ' : text[0];
+  if (first < '0' || first > '9') return refusal;
   const bool is_hex = text.starts_with("0x") || text.starts_with("0X");
   const char* const end = text.data() + text.size();
   const char* const digits = text.data() + (is_hex ? 2 : 0);
   uint64_t whole = 0;
   auto parsed = std::from_chars(digits, end, whole, is_hex ? 16 : 10);
-  if (parsed.ptr == digits) return refusal;
+  if (parsed.ptr == digits && !is_fraction) return refusal;
   double number = 0;
   const bool has_point = !is_hex && parsed.ptr != end && *parsed.ptr == '.';
   if (has_point) {
     auto with_point = std::from_chars(text.data(), end, number, std::chars_format::fixed);
     parsed.ptr = with_point.ptr;
     if (with_point.ec != std::errc()) return refusal;
+    parsed.ec = std::errc();
   }
   std::optional<uint64_t> factor = factor_of({parsed.ptr, static_cast<size_t>(end - parsed.ptr)});
   if (!factor) return refusal;
@@ -162,8 +174,8 @@ Result<uint64_t> parse_size(std::string_view text) {
     if (whole > kOffsetMax / *factor) return too_large;
     return whole * *factor;
   }
-  if (*factor == 1) return refusal;  // a part of a byte
   const double bytes = number * static_cast<double>(*factor);
+  if (*factor == 1 && bytes != std::floor(bytes)) return refusal;  // a part of a byte
   if (bytes >= static_cast<double>(kOffsetMax)) return too_large;
   return static_cast<uint64_t>(bytes);
 }

@@ -55,8 +55,8 @@ class Options {
   std::map<std::string, std::string, std::less<>> values_;
 };
 
-// "64k", "1.5G", "512", "2M": as qemu-img: suffixes b k M G T P E, either case, powers of 1024; a
-// bare number is bytes.
+// "64k", "1.5G", ".5T", "512", "0x200": as qemu-img: suffixes b k M G T P E, either case, powers of
+// 1024; a bare number is bytes.
 Result<uint64_t> parse_size(std::string_view text);
 // "1 GiB", "512 B", "1.5 MiB": as qemu-img info prints sizes (%0.3g).
 std::string human_size(uint64_t bytes);

@@ -35,6 +35,12 @@ TEST(ParseSizeTest, ReadsWhatQemuImgReads) {
       {"0x1k", 1024},
       {"9223372036854775807", 9223372036854775807u},
       {"7.5E", 8646911284551352320u},
+      {".5k", 512},
+      {"1.", 1},
+      {"1024.0", 1024},
+      {"1024.0b", 1024},
+      {"+5", 5},
+      {"  1024", 1024},
   };
   for (auto [text, bytes] : cases) {
     Result<uint64_t> size = parse_size(text);
@@ -45,8 +51,8 @@ TEST(ParseSizeTest, ReadsWhatQemuImgReads) {
 
 TEST(ParseSizeTest, RefusesWhatIsNoSize) {
   for (const char* text :
-       {"",    "k",    ".5k",  "-1",    "1e3", "1kk", "1z",       "1 ", " 1",  "1.5",
-        "0.9", "1.5b", "1..2", "1.2.3", "nan", "inf", "infinity", "0x", "0xz", "-0"}) {
+       {"",    "k", ".",   ".k",   "-1",   "1e3",   "1kk", "1z",  "1 ",       "1.5", "++1", "+ 1",
+        "+-1", " ", "0.9", "1.5b", "1..2", "1.2.3", "nan", "inf", "infinity", "0x",  "0xz", "-0"}) {
     Result<uint64_t> size = parse_size(text);
     ASSERT_FALSE(size.ok()) << text;
     EXPECT_EQ(size.error().kind, ErrorKind::kInvalid) << text;
