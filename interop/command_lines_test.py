@@ -181,6 +181,12 @@ def command_lines():
     lines += [["create", "-f", "qcow2", "-o", f"{option}={value}", "t.qcow2", "1M"]
               for option, values in VALUES.items() for value in values]
     lines += [line.split() for line in LINES.splitlines() if line]
+    lines += [[command, f"json:{description}", *target]
+              for command, target in (("info", ()), ("convert", ("x",)))
+              for description in ('{"driver":"raw","file":{"driver":"file","filename":"base.raw"}}',
+                                  '{"driver":"qcow2","file.filename":"good.qcow2"}',
+                                  '{"driver":"qcow2"}', '{"driver"', "[]", "",
+                                  '{"driver":"bogus","file":{"filename":"base.raw"}}')]
     for name in ("", "x" * 1023, "x" * 1024):
         lines.append(["bitmap", "--add", "plain.qcow2", name])
     lines += [["rebase", "-b", "", "plain.qcow2"], 

@@ -4,6 +4,7 @@
 
 #include <sys/stat.h>
 
+#include "app/json_name.h"
 #include "base/diagnostics.h"
 #include "runtime/blocking_pool.h"
 #include "runtime/shard.h"
@@ -65,7 +66,20 @@ Result<ImageName> parse_image_name(std::string_view word, std::optional<std::str
 
 Result<ImageName> source_argument(const Arguments& arguments, std::string_view word,
                                   Diagnostics& diagnostics) {
-  return parse_image_name(word, arguments.value("f"), arguments.has("image-opts"), diagnostics);
+  const bool is_description = arguments.has("image-opts");
+  if (is_description || !word.starts_with(kJsonPrefix)) {
+    return parse_image_name(word, arguments.value("f"), is_description, diagnostics);
+  }
+  ImageName name;
+  ASSIGN_OR_RETURN(name.options,
+                   parse_json_description(word.substr(kJsonPrefix.size()), diagnostics));
+  const std::optional<std::string> format = arguments.value("f");
+  const std::string driver = name.options.get("driver").value_or(format.value_or(""));
+  if (format && *format != driver) {
+    return usage_error(diagnostics, "-f " + *format + ", and the description says " + driver);
+  }
+  if (!driver.empty()) name.options.set("driver", driver);
+  return name;
 }
 
 Result<CacheMode> cache_argument(const Arguments& arguments, std::string_view key,

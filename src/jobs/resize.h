@@ -34,8 +34,8 @@ struct ResizedImage {
 };
 
 // On the calling shard. `old_size` is that of the disk now; `how` is for what it gains. Nothing
-// else may have the image open. Errors: those of FormatAdmin::check_new_size and check_preallocation,
-// before anything is changed; of the storage.
+// else may have the image open. Errors: those of FormatAdmin::check_new_size and
+// check_preallocation, before anything is changed; of the storage.
 Task<void> resize_disk(Graph& graph, const ResizedImage& image, ByteCount old_size, ByteCount size,
                        Preallocation how = Preallocation::kOff);
 
