@@ -141,6 +141,26 @@ class LuksKeys(LuksCase):
                 self.luks("kill-slot", "--key-file", self.keys["first"], self.disk, "5")
                 self.require_slots(first=0, third=None)
 
+    def test_nothing_that_is_said_holds_a_passphrase(self):
+        self.make_file()
+        said = ""
+        verbose = ["-v", "-v", "--key-file", self.keys["first"]]
+        for words in (["format", *CHEAP["luks2"]], ["dump"], ["dump", "--output=json"],
+                      ["add-key", *CHEAP["luks2"], "--new-key-file", self.keys["second"]],
+                      ["change-key", *CHEAP["luks2"], "--new-key-file", self.keys["third"]]):
+            done = self.luks(*words, *verbose, self.disk)
+            said += done.stdout + done.stderr
+        for wrong in ("first", "wrong"):
+            done = self.luks("remove-key", "-v", "-v", "--key-file", self.keys[wrong], self.disk,
+                             expect=1)
+            said += done.stdout + done.stderr
+        self.assertIn("key slot 1 added", said)
+        self.assertIn("no key slot opens", said)
+        for key in self.keys.values():
+            self.assertNotIn(key.read_text(), said)
+        self.assertFalse(any(key.read_bytes() in self.disk.read_bytes()
+                             for key in self.keys.values()))
+
     def test_the_last_key_stays_unless_forced(self):
         for version in ("luks1", "luks2"):
             with self.subTest(version=version):

@@ -252,6 +252,46 @@ TEST(Luks2, DoesNotTakeAMisplacedCopy) {
   EXPECT_FALSE(volume.open("first passphrase").ok());
 }
 
+// --- a part of a storage
+
+Task<void> use_window(const World& world, StorageAccess& storage, uint32_t version) {
+  // As in a qcow2 image: from some cluster on, so long and no longer.
+  const HeaderWindow window(storage, HostOffset(192 << 10), ByteCount(1 << 20));
+  FormatRequest request = tested_request(version);
+  co_await format_only(world, window, request);
+  int slot = -1;
+  std::vector<std::byte> key;
+  Unlock with = by_passphrase("first passphrase");
+  co_await unlock_into(world, window, with, slot, key);
+  EXPECT_EQ(slot, 0);
+  const HeaderWindow short_one(storage, HostOffset(192 << 10), ByteCount(20 << 10));
+  Result<void> formatted = co_await format_only(world, short_one, request).result();
+  EXPECT_FALSE(formatted.ok());
+  EXPECT_EQ(formatted.error().kind, ErrorKind::kNoSpace);
+  // What was there is whole still.
+  co_await unlock_into(world, window, with, slot, key);
+}
+
+TEST_P(BothVersions, LiveInAPartOfAStorage) {
+  sim::SimWorld world;
+  sim::SimDisk disk(sim::SimDiskOptions::file(), 1);
+  const std::vector<std::byte> others(2 << 20, std::byte{0x77});
+  disk.poke(0, others);
+  auto use = [&](HeaderWindow whole) {
+    return use_window(world.world(), whole.storage(), GetParam());
+  };
+  auto root = [&](Shard&) { return use_header(header_storage(disk), use); };
+  const Result<void> used = world.run(root);
+  EXPECT_TRUE(used.ok()) << (used.ok() ? "" : world.diagnostics().describe(used.error()));
+  std::vector<std::byte> now(others.size());
+  disk.peek(0, now);
+  const Bytes all(now), before(others);
+  constexpr size_t kBegin = 192 << 10, kEnd = kBegin + (1 << 20);
+  EXPECT_TRUE(std::equal(all.begin(), all.begin() + kBegin, before.begin()));
+  EXPECT_TRUE(std::equal(all.begin() + kEnd, all.end(), before.begin() + kEnd));
+  EXPECT_EQ(disk.size(), others.size());
+}
+
 // --- payload
 
 TEST(Payload, EndsWithTheFileAndNotBefore) {
