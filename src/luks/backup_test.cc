@@ -12,17 +12,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// use(one, other) -> Task<void> on two storages.
-template <class F>
-Task<void> use_two(std::unique_ptr<SharedStorage> one, std::unique_ptr<SharedStorage> other,
-                   F& use) {
-  auto outer = [&](HeaderWindow first) {
-    auto inner = [&use, first](HeaderWindow second) { return use(first, second); };
-    return use_header(std::move(other), inner);
-  };
-  co_await use_header(std::move(one), outer);
-}
-
 class Backups : public ::testing::TestWithParam<uint32_t> {
  protected:
   Backups() : volume(GetParam()), file(sim::SimDiskOptions::file(), 5) {}
@@ -97,6 +86,91 @@ TEST_P(Backups, OfNoHeaderAreRefused) {
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().kind, ErrorKind::kInvalid);
   EXPECT_EQ(volume.slot_of("first passphrase"), 0);
+}
+
+// --- the power fails while a header is restored
+
+// `disk` has the first passphrase, then the backup is taken, then it has the second.
+Task<void> prepare_restore(const World& world, HeaderWindow disk, HeaderWindow file,
+                           uint32_t version) {
+  FormatRequest request = tested_request(version);
+  co_await format_only(world, disk, request);
+  co_await backup_header(world, disk, file);
+  Unlock with = by_passphrase("first passphrase");
+  NewKey key = tested_key(version, "second passphrase");
+  const uint32_t slot = co_await change_key(world, disk, with, key);
+  EXPECT_EQ(slot, 0u);
+}
+
+Task<void> restore_only(const World& world, HeaderWindow disk, HeaderWindow file, uint32_t) {
+  co_await restore_header(world, file, disk, false);
+}
+
+// No header, or one that opens; and what was to be restored can be restored still.
+Task<void> expect_whole_or_none(const World& world, HeaderWindow disk, HeaderWindow file,
+                                uint32_t) {
+  Result<LuksHeader> header = co_await read_header(world, disk).result();
+  int slot = -1;
+  std::vector<std::byte> key;
+  if (header.ok()) {
+    Unlock second = by_passphrase("second passphrase");
+    Unlock first = by_passphrase("first passphrase");
+    Result<void> by_second = co_await unlock_into(world, disk, second, slot, key).result();
+    Result<void> by_first = co_await unlock_into(world, disk, first, slot, key).result();
+    EXPECT_TRUE(by_first.ok() || by_second.ok());
+  }
+  co_await restore_header(world, file, disk, true);
+  Unlock with = by_passphrase("first passphrase");
+  co_await unlock_into(world, disk, with, slot, key);
+  EXPECT_EQ(slot, 0);
+}
+
+using RestoreStep = Task<void> (*)(const World&, HeaderWindow, HeaderWindow, uint32_t);
+
+class RestoreCrash final : public sim::CrashScenario {
+ public:
+  explicit RestoreCrash(uint32_t version) : version_(version) {}
+  Task<void> prepare(const World& world, const sim::OpenStorages& open) override {
+    return run(world, open, &prepare_restore);
+  }
+  Task<void> work(const World& world, const sim::OpenStorages& open,
+                  const sim::CrashLog&) override {
+    return run(world, open, &restore_only);
+  }
+  Task<void> verify(const World& world, const sim::OpenStorages& open, uint64_t) override {
+    return run(world, open, &expect_whole_or_none);
+  }
+
+ private:
+  Task<void> run(const World& world, const sim::OpenStorages& open, RestoreStep step) {
+    std::vector<std::unique_ptr<SharedStorage>> storages = open();
+    std::unique_ptr<SharedStorage> disk = std::move(storages[0]), file = std::move(storages[1]);
+    auto with_disk = [&](HeaderWindow disk_window) {
+      return run_on_file(world, disk_window, file, step);
+    };
+    co_await use_header(std::move(disk), with_disk);
+  }
+  Task<void> run_on_file(const World& world, HeaderWindow disk,
+                         std::unique_ptr<SharedStorage>& file, RestoreStep step) {
+    auto with_file = [&](HeaderWindow file_window) {
+      return step(world, disk, file_window, version_);
+    };
+    co_await use_header(std::move(file), with_file);
+  }
+
+  const uint32_t version_;
+};
+
+TEST_P(Backups, AreRestoredAsAWholeOrNotAtAll) {
+  sim::for_each_seed(1, [](uint64_t seed) {
+    RestoreCrash scenario(GetParam());
+    sim::CrashSweepOptions options;
+    options.shards = 1;
+    options.points = 40;
+    options.subsets = 4;
+    options.disks = {sim::SimDiskOptions::file(), sim::SimDiskOptions::file()};
+    EXPECT_GT(run_crash_sweep(scenario, seed, options), 10u);
+  });
 }
 
 }  // namespace

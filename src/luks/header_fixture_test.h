@@ -56,8 +56,8 @@ Task<void> use_header(std::unique_ptr<SharedStorage> storage, F& use) {
 }
 
 inline Task<void> format_only(const World& world, HeaderWindow window, FormatRequest request) {
-  LuksVolume volume = co_await format_luks(world, window, std::move(request));
-  EXPECT_EQ(volume.key_slot, static_cast<int>(0));
+  LuksVolume volume = co_await format_luks(world, window, request);
+  EXPECT_EQ(volume.key_slot, static_cast<int>(request.slot));
 }
 
 // The volume's slot goes to `slot`, its key to `key`.

@@ -14,19 +14,21 @@ enum class Change { kFormat, kFormatAgain, kAdd, kChange, kRemove };
 struct Scenario {
   uint32_t version;
   Change change;
+  uint32_t slot = 0;  // the first one; 6 of LUKS1 lies in two sectors, of which either may be lost
 };
 
 std::string name_of(const ::testing::TestParamInfo<Scenario>& info) {
   constexpr const char* kNames[] = {"Format", "FormatAgain", "Add", "Change", "Remove"};
   return "Luks" + std::to_string(info.param.version) +
-         kNames[static_cast<size_t>(info.param.change)];
+         kNames[static_cast<size_t>(info.param.change)] + "Slot" + std::to_string(info.param.slot);
 }
 
 constexpr std::string_view kFirst = "first passphrase", kSecond = "second passphrase";
 constexpr std::string_view kKey = "0123456789abcdef", kOtherKey = "fedcba9876543210";
 
-FormatRequest request_of(uint32_t version, std::string_view key, std::string_view passphrase) {
-  FormatRequest request = tested_request(version);
+FormatRequest request_of(Scenario scenario, std::string_view key, std::string_view passphrase) {
+  FormatRequest request = tested_request(scenario.version);
+  request.slot = scenario.slot;
   request.volume_key = as_bytes(key);
   request.passphrase = as_bytes(passphrase);
   return request;
@@ -34,36 +36,38 @@ FormatRequest request_of(uint32_t version, std::string_view key, std::string_vie
 
 Task<void> prepare_volume(const World& world, HeaderWindow window, Scenario scenario) {
   if (scenario.change == Change::kFormat) co_return;
-  FormatRequest request = request_of(scenario.version, kKey, kFirst);
+  FormatRequest request = request_of(scenario, kKey, kFirst);
   co_await format_only(world, window, request);
   if (scenario.change != Change::kRemove) co_return;
   NewKey key = tested_key(scenario.version, kSecond);
+  key.slot = scenario.slot + 1;
   Unlock with = by_passphrase(kFirst);
   uint32_t slot = co_await add_key(world, window, with, key);
-  EXPECT_EQ(slot, 1u);
+  EXPECT_EQ(slot, scenario.slot + 1);
 }
 
 Task<void> change_volume(const World& world, HeaderWindow window, Scenario scenario) {
   const Unlock with = by_passphrase(kFirst);
-  const NewKey key = tested_key(scenario.version, kSecond);
+  NewKey key = tested_key(scenario.version, kSecond);
+  if (scenario.change == Change::kAdd) key.slot = scenario.slot + 1;
   switch (scenario.change) {
     case Change::kFormat:
     case Change::kFormatAgain:
-      co_await format_only(world, window, request_of(scenario.version, kOtherKey, kSecond));
+      co_await format_only(world, window, request_of(scenario, kOtherKey, kSecond));
       co_return;
     case Change::kAdd: {
       uint32_t slot = co_await add_key(world, window, with, key);
-      EXPECT_EQ(slot, 1u);
+      EXPECT_EQ(slot, scenario.slot + 1);
       co_return;
     }
     case Change::kChange: {
       uint32_t slot = co_await change_key(world, window, with, key);
-      EXPECT_EQ(slot, 0u);
+      EXPECT_EQ(slot, scenario.slot);
       co_return;
     }
     case Change::kRemove: {
       uint32_t slot = co_await remove_key(world, window, with, false);
-      EXPECT_EQ(slot, 0u);
+      EXPECT_EQ(slot, scenario.slot);
       co_return;
     }
   }
@@ -157,9 +161,12 @@ INSTANTIATE_TEST_SUITE_P(
     Luks, KeyChanges,
     ::testing::Values(Scenario{1, Change::kFormat}, Scenario{1, Change::kFormatAgain},
                       Scenario{1, Change::kAdd}, Scenario{1, Change::kChange},
-                      Scenario{1, Change::kRemove}, Scenario{2, Change::kFormat},
-                      Scenario{2, Change::kFormatAgain}, Scenario{2, Change::kAdd},
-                      Scenario{2, Change::kChange}, Scenario{2, Change::kRemove}),
+                      Scenario{1, Change::kRemove}, Scenario{1, Change::kFormatAgain, 6},
+                      Scenario{1, Change::kAdd, 5}, Scenario{1, Change::kAdd, 6},
+                      Scenario{1, Change::kChange, 6}, Scenario{1, Change::kRemove, 6},
+                      Scenario{2, Change::kFormat}, Scenario{2, Change::kFormatAgain},
+                      Scenario{2, Change::kAdd}, Scenario{2, Change::kChange},
+                      Scenario{2, Change::kRemove}),
     name_of);
 
 TEST_P(KeyChanges, LeaveAVolumeThatOpensWheneverThePowerFails) {
