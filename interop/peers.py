@@ -66,7 +66,9 @@ def peers_directory():
 def find(name):
     """The path of peer `name` as text, or None. bench/peers' version wins over the system's."""
     wrapper = peers_directory() / name
-    return str(wrapper) if os.access(wrapper, os.X_OK) else shutil.which(name)
+    if os.access(wrapper, os.X_OK):
+        return str(wrapper)
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
 
 
 def need(name):

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tests' own tools: patterns notice misplaced data, servers start and stop by process id.
 
-Needs neither ringdisk nor any peer."""
+Needs neither ringdisk nor any peer but libcrypto."""
 import os
 import signal
 import sys
 import unittest
 
+import luks_matrix
+import luks_reference
 import pattern
 import peers
 
@@ -114,6 +116,40 @@ class ServerTest(peers.Case):
     def test_a_program_that_fails_shows_its_words(self):
         with self.assertRaisesRegex(peers.PeerFailed, "(?s)exit status 2, expected 0.*because"):
             peers.run(self.python("print('because'); exit(2)"))
+
+
+class LuksToolsTest(unittest.TestCase):
+    """The second opinion on encrypted bytes, and the loop over all kinds of volumes."""
+
+    def test_xts_is_that_of_ieee_1619(self):
+        # The standard's second vector.
+        arguments = ("aes-xts-plain64", b"\x11" * 16 + b"\x22" * 16, 512, 0x3333333333)
+        cipher = bytes.fromhex("c454185e6a16936e39334038acef838bfb186fff7480adc4289382ecd6d394f0")
+        self.assertEqual(luks_reference.apply_cipher(*arguments, b"\x44" * 32, True), cipher)
+        self.assertEqual(luks_reference.apply_cipher(*arguments, cipher, False), b"\x44" * 32)
+
+    def test_sectors_are_numbered_by_512_bytes_whatever_their_size(self):
+        key, content = bytes(range(64)), bytes(range(256)) * 32
+        whole = luks_reference.apply_cipher("aes-xts-plain64", key, 4096, 0, content, True)
+        second = luks_reference.apply_cipher("aes-xts-plain64", key, 4096, 8, content[4096:], True)
+        self.assertEqual(whole[4096:], second)
+        small = luks_reference.apply_cipher("aes-xts-plain64", key, 512, 0, content, True)
+        self.assertNotEqual(small[:4096], whole[:4096])
+
+    def test_plain_ivs_wrap_at_32_bits_and_plain64_do_not(self):
+        for iv, wraps in (("plain", True), ("plain64", False)):
+            one, other = (luks_reference.apply_cipher(f"aes-cbc-{iv}", bytes(32), 512, first,
+                                                      bytes(512), True) for first in (1, 1 + 2**32))
+            self.assertEqual(one == other, wraps)
+
+    def test_every_kind_that_fails_is_counted_and_named(self):
+        kinds = luks_matrix.kinds_of(1)
+
+        def check(kind):
+            if kind.hash == "sm3":
+                raise ValueError("because")
+        with self.assertRaisesRegex(AssertionError, f"1 of {len(kinds)} .*\n.*sm3.*because"):
+            luks_matrix.for_each(kinds, check)
 
 
 if __name__ == "__main__":
