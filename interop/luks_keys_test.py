@@ -88,8 +88,8 @@ class LuksCase(peers.Case):
             self.assertEqual(self.our_slot(name), slot, f"ringdisk, {name}")
 
     def add(self, version, old, new, *more):
-        self.luks("add-key", *CHEAP[version], "--key-file", self.keys[old], "--new-key-file",
-                  self.keys[new], *more, self.disk)
+        return self.luks("add-key", *CHEAP[version], "--key-file", self.keys[old],
+                         "--new-key-file", self.keys[new], *more, self.disk)
 
     def cryptsetup_adds(self, version, old, new):
         self.cryptsetup("luksAddKey", *CHEAP[version], "--key-file", self.keys[old], self.disk,
@@ -203,7 +203,10 @@ class LuksKeys(LuksCase):
                     file.write(b"damage")
                 dump = json.loads(self.luks("dump", "--output=json", self.disk).stdout)
                 self.assertIn("damage", dump)
-                self.add("luks2", "first", "second")
+                said = self.add("luks2", "first", "second").stderr
+                which = "first" if at < 16384 else "second"
+                self.assertIn(f"disk.luks: the {which} copy of the LUKS2 header was written anew",
+                              said)
                 dump = json.loads(self.luks("dump", "--output=json", self.disk).stdout)
                 self.assertNotIn("damage", dump)
                 self.require_slots(first=0, second=1)

@@ -18,6 +18,8 @@ std::string describe(const World& world, const Error& error) {
   return world.diagnostics.describe(without_node);
 }
 
+std::string_view ordinal(Luks2Copy copy) { return copy == Luks2Copy::kFirst ? "first" : "second"; }
+
 // One copy of a LUKS2 header, right as far as it goes.
 struct ReadCopy {
   Luks2Binary binary;
@@ -153,6 +155,9 @@ Task<LuksHeader> read_header(const World& world, HeaderWindow window) {
     header.luks1 = std::move(luks1);
     co_return std::move(header);
   }
+  if (!is_luks && window.size().value() < kFrontBytes) {
+    co_return refusal.invalid("there is no LUKS header");
+  }
   Luks2Header luks2 = co_await read_luks2(world, window);
   header.luks2 = std::move(luks2);
   co_return std::move(header);
@@ -176,13 +181,20 @@ Result<VolumeFacts> supported_facts(const World& world, const HeaderWindow& wind
   return facts;
 }
 
+void warn_of_damage(const World& world, const HeaderWindow& window, const LuksHeader& header) {
+  if (!header.luks2 || !header.luks2->bad_copy) return;
+  world.log.warning(window.storage().node().name() + ": the " +
+                    std::string(ordinal(*header.luks2->bad_copy)) +
+                    " copy of the LUKS2 header is not used, because " + header.luks2->damage +
+                    "; an open for writing repairs it from the other one");
+}
+
 Task<void> repair_header(const World& world, HeaderWindow window, LuksHeader& header) {
   if (!header.luks2 || !header.luks2->bad_copy) co_return;
   Luks2Header& luks2 = *header.luks2;
   const Luks2Copy bad = *luks2.bad_copy;
   co_await write_copy(world, window, luks2, bad);
-  const std::string_view which = bad == Luks2Copy::kFirst ? "first" : "second";
-  world.log.warning(window.storage().node().name() + ": the " + std::string(which) +
+  world.log.warning(window.storage().node().name() + ": the " + std::string(ordinal(bad)) +
                     " copy of the LUKS2 header was written anew from the other one, because " +
                     luks2.damage);
   luks2.bad_copy.reset();

@@ -50,6 +50,9 @@ Task<LuksHeader> read_header(const World& world, HeaderWindow window);
 Result<VolumeFacts> supported_facts(const World& world, const HeaderWindow& window,
                                     const LuksHeader& header);
 
+// Logs which copy is damaged or older, where one is, for those who must not repair it.
+void warn_of_damage(const World& world, const HeaderWindow& window, const LuksHeader& header);
+
 // Brings the copy that is damaged or older up to the right one, durably, and logs that. Does
 // nothing where both are right.
 Task<void> repair_header(const World& world, HeaderWindow window, LuksHeader& header);

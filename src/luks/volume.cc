@@ -120,7 +120,11 @@ Task<LuksVolume> unlock(const World& world, HeaderWindow window, const VolumeFac
 Task<LuksVolume> unlock(const World& world, HeaderWindow window, Unlock with) {
   LuksHeader header = co_await read_header(world, window);
   VolumeFacts facts = co_await supported_facts(world, window, header);
-  if (with.repairs_header) co_await repair_header(world, window, header);
+  if (with.repairs_header) {
+    co_await repair_header(world, window, header);
+  } else {
+    warn_of_damage(world, window, header);
+  }
   LuksVolume volume = co_await unlock(world, window, facts, with);
   co_return std::move(volume);
 }

@@ -129,6 +129,24 @@ TEST_P(BothVersions, RefuseADigestThatCostsTooMuch) {
   EXPECT_THAT(volume.text_of(opened), HasSubstr("the volume's digest asks for 1000 iterations"));
 }
 
+TEST(NoHeader, IsInAFileOfAFewBytes) {
+  sim::SimWorld world;
+  for (size_t bytes : {size_t{0}, size_t{4}, size_t{600}, size_t{5000}}) {
+    sim::SimDisk disk(sim::SimDiskOptions::file(), 1);
+    const std::vector<std::byte> content(bytes, std::byte{'x'});
+    disk.poke(0, content);
+    int slot = -1;
+    std::vector<std::byte> key;
+    auto use = [&](HeaderWindow window) {
+      return unlock_into(world.world(), window, by_passphrase("x"), slot, key);
+    };
+    auto root = [&](Shard&) { return use_header(header_storage(disk), use); };
+    const Result<void> opened = world.run(root);
+    ASSERT_FALSE(opened.ok());
+    EXPECT_EQ(opened.error().kind, ErrorKind::kInvalid) << bytes;
+  }
+}
+
 TEST(Luks1, RefusesIterationsAboveTheLimit) {
   FormatRequest request = tested_request(1);
   request.kdf.iterations = 20'000;
