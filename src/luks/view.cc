@@ -50,6 +50,7 @@ class LuksQueue final : public StorageQueue {
     return at_view(piece.compute(view_.cipher()), offset);
   }
   Task<void> write_piece(HostOffset offset, ConstBuffers source, WriteOptions options);
+  Task<void> write_pieces(HostOffset offset, ConstBuffers source, WriteOptions options);
 
   const LuksView& view_;
   const LuksViewOptions& options_;
@@ -88,6 +89,11 @@ Task<void> LuksQueue::read(HostOffset offset, MutableBuffers target) {
 }
 
 Task<void> LuksQueue::write(HostOffset offset, ConstBuffers source, WriteOptions options) {
+  if (source.size() <= kPieceBytes) return write_piece(offset, source, options);
+  return write_pieces(offset, source, options);
+}
+
+Task<void> LuksQueue::write_pieces(HostOffset offset, ConstBuffers source, WriteOptions options) {
   for (size_t done = 0; done < source.size(); done += kPieceBytes) {
     const size_t length = std::min(kPieceBytes, source.size() - done);
     co_await write_piece(offset + ByteCount(done), source.slice(done, length), options);
