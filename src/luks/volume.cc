@@ -87,19 +87,25 @@ Task<LuksVolume> unlock_by_passphrase(const World& world, HeaderWindow window,
   if (slots.empty()) {
     co_return refusal(ErrorKind::kDenied, "no key slot is in use; only the volume key opens this");
   }
-  std::optional<Error> too_costly;
+  std::optional<Error> not_tried;  // too costly, or with a cipher that is not there
   for (const KeySlot* slot : slots) {
     const std::string subject = "key slot " + std::to_string(slot->number);
     Result<void> allowed = check_kdf_limits(slot->kdf, with.limits, refusal, subject);
     if (!allowed.ok()) {
-      too_costly = allowed.error();
+      not_tried = allowed.error();
       continue;
     }
-    SecretBytes key = co_await open_slot(world, window, facts, *slot, with.passphrase);
-    if (key.empty()) continue;
-    co_return volume_of(facts, std::move(key), static_cast<int>(slot->number));
+    Result<SecretBytes> key =
+        co_await open_slot(world, window, facts, *slot, with.passphrase).result();
+    const bool is_unsupported = !key.ok() && key.error().kind == ErrorKind::kUnsupported;
+    if (!key.ok() && !is_unsupported) co_return key.error();
+    if (is_unsupported) {
+      not_tried = key.error();
+    } else if (!key.value().empty()) {
+      co_return volume_of(facts, std::move(key).value(), static_cast<int>(slot->number));
+    }
   }
-  if (too_costly) co_return *too_costly;
+  if (not_tried) co_return *not_tried;
   co_return wrong_passphrase(refusal);
 }
 

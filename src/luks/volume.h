@@ -46,8 +46,8 @@ struct LuksVolume {
 
 // kDenied: no key slot opens with this passphrase, or it is not this volume's key; one message
 // whichever slot it was. kNotFound: there is no such slot. kLimit: a key slot that would have to be
-// tried costs more than `with.limits`, and no other one opens. Besides what read_header() and
-// supported_facts() refuse.
+// tried costs more than `with.limits`, and no other one opens; kUnsupported: likewise for a cipher.
+// Besides what read_header() and supported_facts() refuse.
 Task<LuksVolume> unlock(const World& world, HeaderWindow window, Unlock with);
 
 // As above, of a header that was read before.

@@ -188,6 +188,28 @@ TEST(Luks2, OpensWithASlotWithinTheLimitsPastOneBeyond) {
   EXPECT_EQ(volume.slot, 1);
 }
 
+Task<void> give_first_slot_an_unknown_cipher(const World& world, HeaderWindow window) {
+  LuksHeader header = co_await read_header(world, window);
+  Json* area = header.luks2->json.find("keyslots")->find("0")->find("area");
+  area->set("encryption", Json::of_text("rot13-xts-plain64"));
+  co_await write_luks2_header(world, window, *header.luks2);
+}
+
+TEST(Luks2, OpensPastASlotWithACipherThatIsNotThere) {
+  TestVolume volume(2);
+  auto add = [&](HeaderWindow window) { return add_second(volume.world(), window); };
+  ASSERT_TRUE(volume.run(add).ok());
+  auto spoil = [&](HeaderWindow window) {
+    return give_first_slot_an_unknown_cipher(volume.world(), window);
+  };
+  ASSERT_TRUE(volume.run(spoil).ok());
+  EXPECT_EQ(volume.slot_of("second passphrase"), 1);
+  const Result<void> opened = volume.open("first passphrase");
+  ASSERT_FALSE(opened.ok());
+  EXPECT_EQ(opened.error().kind, ErrorKind::kUnsupported);
+  EXPECT_THAT(volume.text_of(opened), HasSubstr("key slot 0 cannot be opened with 'rot13-xts"));
+}
+
 // --- two copies
 
 uint64_t sequence_at(const TestVolume& volume, uint64_t copy) {
