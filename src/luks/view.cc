@@ -162,13 +162,16 @@ Task<void> LuksQueue::allocate(HostRange range) {
   co_await child_->allocate(there);
 }
 
-StorageLimits limits_over(const StorageLimits& child, const LuksViewOptions& options) {
+StorageLimits limits_over(const StorageLimits& child, const LuksViewOptions& options,
+                          bool is_borrowed) {
   StorageLimits limits = child;
   const uint64_t offset = options.payload_offset.value();
   // A payload that begins within a block of the child is padded below; there is no block to match.
   const bool is_aligned = offset % child.block_size == 0;
   limits.block_size = options.cipher->sector_size();
-  if (is_aligned) limits.block_size = std::max(limits.block_size, child.block_size);
+  // Others write to a borrowed child, within the same block too: only the lock in front of the
+  // child, which all of them take, may pad to it.
+  if (is_aligned && !is_borrowed) limits.block_size = std::max(limits.block_size, child.block_size);
   limits.grows = child.grows && !options.payload_size;
   limits.grown_reads_zero = false;
   limits.fast_zero = false;
@@ -195,7 +198,7 @@ LuksView::LuksView(std::unique_ptr<SharedStorage> child, LuksViewOptions options
       owned_(std::move(child)),
       child_(*owned_),
       options_(std::move(options)),
-      limits_(limits_over(child_.node->limits(), options_)),
+      limits_(limits_over(child_.node->limits(), options_, false)),
       offload_(offload_for(options_)) {
   CHECK_EQ(options_.payload_offset.value() % kSectorNumberBytes, uint64_t{0});
   CHECK_LE(options_.payload_offset.value(), kOffsetMax);
@@ -205,7 +208,7 @@ LuksView::LuksView(SharedStorage& child, LuksViewOptions options)
     : StorageNode(child.node->name(), child.node->id()),
       child_(child),
       options_(std::move(options)),
-      limits_(limits_over(child_.node->limits(), options_)),
+      limits_(limits_over(child_.node->limits(), options_, true)),
       offload_(offload_for(options_)) {
   CHECK_EQ(options_.payload_offset.value() % kSectorNumberBytes, uint64_t{0});
   CHECK_LE(options_.payload_offset.value(), kOffsetMax);

@@ -312,6 +312,13 @@ TEST(LuksViewTest, AdvertisesTheCryptoSectorAndNoShortCuts) {
   EXPECT_EQ(LuksView(new_mem(1 << 20, 4096), view_options(512)).limits().block_size, 512u);
 }
 
+// Else a block of the file, padded in front of the view, would take with it what others have
+// written beside: qcow2's tables lie in its file, too.
+TEST(LuksViewTest, ABorrowedChildIsPaddedInFrontOfTheChildAlone) {
+  const std::unique_ptr<SharedStorage> file = new_mem(1 << 20, 4096);
+  EXPECT_EQ(LuksView(*file, view_options(0)).limits().block_size, 512u);
+}
+
 // --- one queue on every core
 // ----------------------------------------------------------------------
 

@@ -2,6 +2,10 @@
 // Hands each request to the file that answers it.
 #include "qcow2/admin.h"
 
+#include <algorithm>
+#include <array>
+
+#include "block/data_encryption.h"
 #include "qcow2/bitmaps/bitmaps.h"
 #include "qcow2/check/check.h"
 #include "qcow2/compact/compact.h"
@@ -16,12 +20,26 @@
 namespace ringdisk {
 namespace {
 
+using OptionLines = std::vector<std::pair<std::string, std::string>>;
+
+// The options of encrypt.*, in the order in which qemu-img shows what was given.
+constexpr std::array<const char*, 8> kEncryptOptions = {
+    "encrypt.format",    "encrypt.key-secret",     "encrypt.cipher-alg", "encrypt.cipher-mode",
+    "encrypt.ivgen-alg", "encrypt.ivgen-hash-alg", "encrypt.hash-alg",   "encrypt.iter-time"};
+
+void add_encrypt_lines(OptionLines& lines, const OptionLines& more) {
+  for (const auto& [option, meaning] : more) lines.emplace_back("encrypt." + option, meaning);
+  std::ranges::sort(lines);
+}
+
 class Qcow2Admin final : public FormatAdmin {
  public:
+  explicit Qcow2Admin(const DataEncryption* encryption) : encryption_(encryption) {}
+
   std::string_view name() const override { return "qcow2"; }
 
   std::vector<std::pair<std::string, std::string>> create_options() const override {
-    return {
+    OptionLines lines = {
         {"backing_file=<str>", "File name of a base image"},
         {"backing_fmt=<str>", "Image format of the base image"},
         {"cluster_size=<size>", "qcow2 cluster size, 512 to 2M (default: 65536)"},
@@ -39,6 +57,11 @@ class Qcow2Admin final : public FormatAdmin {
         {"preallocation=<str>", "Preallocation mode: off, metadata, falloc, full (default: off)"},
         {"refcount_bits=<num>", "Width of a reference count entry in bits (default: 16)"},
     };
+    if (!encryption_) return lines;
+    add_encrypt_lines(lines, encryption_->create_options());
+    lines.emplace_back("encrypt.format=<str>", "Encrypt the image, format choices: luks");
+    std::ranges::sort(lines);
+    return lines;
   }
 
   // What was not asked for is shown with its default.
@@ -57,6 +80,7 @@ class Qcow2Admin final : public FormatAdmin {
     auto show_given = [&](const char* key, const std::string& text) {
       if (!text.empty()) shown.emplace_back(key, text);
     };
+    for (const char* key : kEncryptOptions) show_given(key, options.get(key).value_or(""));
     show_size("cluster_size", "65536");
     show("extended_l2", "off");
     show_given("preallocation", options.get("preallocation").value_or(""));
@@ -74,10 +98,10 @@ class Qcow2Admin final : public FormatAdmin {
 
   bool compresses() const override { return true; }
   Task<void> create(Graph& graph, CreateRequest request) override {
-    return qcow2::create_image(graph, std::move(request));
+    return qcow2::create_image(graph, std::move(request), encryption_);
   }
   Task<ImageDescription> describe(const World& world, SharedStorage& storage) override {
-    return qcow2::describe_image(world, storage);
+    return qcow2::describe_image(world, storage, encryption_);
   }
   Task<void> check_new_size(const World& world, SharedStorage& storage, ByteCount size) override {
     return qcow2::check_new_size(world, storage, size);
@@ -104,10 +128,12 @@ class Qcow2Admin final : public FormatAdmin {
     return qcow2::change_backing(graph, std::move(storage), std::move(name), std::move(format));
   }
   std::vector<std::pair<std::string, std::string>> amend_options() const override {
-    return qcow2::amend_options();
+    OptionLines lines = qcow2::amend_options();
+    if (encryption_) add_encrypt_lines(lines, encryption_->amend_options());
+    return lines;
   }
   Task<void> amend(Graph& graph, AmendRequest request) override {
-    return qcow2::amend_image(graph, std::move(request));
+    return qcow2::amend_image(graph, std::move(request), encryption_);
   }
   Task<CompactReport> compact(Graph& graph, std::unique_ptr<SharedStorage> storage,
                               CancelToken cancel,
@@ -124,10 +150,15 @@ class Qcow2Admin final : public FormatAdmin {
                                          std::function<void(CheckProgress)> on_progress) override {
     return qcow2::check_image(world, storage, options, cancel, std::move(on_progress));
   }
+
+ private:
+  const DataEncryption* const encryption_;
 };
 
 }  // namespace
 
-std::unique_ptr<FormatAdmin> make_qcow2_admin() { return std::make_unique<Qcow2Admin>(); }
+std::unique_ptr<FormatAdmin> make_qcow2_admin(const DataEncryption* encryption) {
+  return std::make_unique<Qcow2Admin>(encryption);
+}
 
 }  // namespace ringdisk

@@ -8,6 +8,9 @@
 
 namespace ringdisk {
 
-std::unique_ptr<FormatAdmin> make_qcow2_admin();
+class DataEncryption;
+
+// `encryption`, which outlives it, is what encrypted images have; null: none is made.
+std::unique_ptr<FormatAdmin> make_qcow2_admin(const DataEncryption* encryption = nullptr);
 
 }  // namespace ringdisk

@@ -27,7 +27,11 @@ class ImageWriter {
         geometry_(settings.header.geometry()),
         buffer_(shard.buffers().take(kPieceBytes)) {}
 
-  Task<void> write_all();
+  // All but the image's header; a place for that of the encryption.
+  Task<void> write_tables_and_data();
+  HostRange encryption_place() const;
+  // The header last: what is cut short before is no image yet.
+  Task<void> finish();
 
  private:
   HostOffset host(uint64_t cluster) const { return geometry_.host_offset(ClusterIndex(cluster)); }
@@ -129,27 +133,37 @@ Task<void> ImageWriter::write_header() {
   header.l1_table = layout_.l1_entries == 0 ? HostOffset(0) : host(layout_.l1_table);
   header.refcount_table = host(layout_.refcount_table);
   header.refcount_table_clusters = static_cast<uint32_t>(layout_.refcount_table_clusters);
+  if (layout_.encryption_clusters != 0) set_encryption_header(header, encryption_place());
   std::vector<std::byte> encoded = co_await encode_header(header);
   encoded.resize(geometry_.cluster_size());
   co_await storage_.write(HostOffset(0), ConstBuffers(Bytes(encoded)));
 }
 
-Task<void> ImageWriter::write_all() {
+HostRange ImageWriter::encryption_place() const {
+  return HostRange(host(layout_.encryption), settings_.encryption_bytes);
+}
+
+Task<void> ImageWriter::write_tables_and_data() {
   co_await storage_.resize(ByteCount(bytes(layout_.total)));
   co_await write_tables();
   co_await prepare_data();
-  // The header last: what is cut short before is no image yet.
+}
+
+Task<void> ImageWriter::finish() {
   co_await storage_.flush();
   co_await write_header();
   co_await storage_.flush();
 }
 
-Task<void> write_image(SharedStorage& storage, const CreateSettings& settings,
-                       const Layout& layout) {
+// `encryption` is null where there is none.
+Task<void> write_image(SharedStorage& storage, const CreateSettings& settings, const Layout& layout,
+                       NewEncryption* encryption) {
   Shard& shard = Shard::current();
   std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, shard);
   ImageWriter writer(*access, settings, layout, shard);
-  co_await writer.write_all();
+  co_await writer.write_tables_and_data();
+  if (encryption) co_await encryption->write_header(storage, writer.encryption_place());
+  co_await writer.finish();
 }
 
 // Beside the image, where it will be looked for. The image's own file is locked by now, so it is
@@ -165,16 +179,35 @@ Task<void> create_data_file(Graph& graph, const CreateRequest& request, const He
 }
 
 Task<void> write_with_data_file(Graph& graph, const CreateRequest& request, SharedStorage& storage,
-                                const CreateSettings& settings, const Layout& layout) {
+                                const CreateSettings& settings, const Layout& layout,
+                                NewEncryption* encryption) {
   if (settings.header.has_data_file()) co_await create_data_file(graph, request, settings.header);
-  co_await write_image(storage, settings, layout);
+  co_await write_image(storage, settings, layout, encryption);
+}
+
+// Before anything is written: a secret that is not there costs nobody what stood in the file.
+Task<std::unique_ptr<NewEncryption>> prepare_encryption(Graph& graph, const CreateRequest& request,
+                                                        CreateSettings& settings,
+                                                        const DataEncryption* encryption) {
+  if (!settings.encryption) co_return std::unique_ptr<NewEncryption>();
+  if (!encryption) {
+    co_return graph.world().diagnostics.explain(Error::of(ErrorKind::kUnsupported, "create"),
+                                                "encryption is not supported here");
+  }
+  std::unique_ptr<NewEncryption> prepared = co_await encryption->prepare(
+      graph, request.storage.get("filename").value_or("image"), *settings.encryption);
+  settings.encryption_bytes = prepared->header_bytes();
+  CHECK_LE(settings.encryption_bytes.value(), kEncryptionHeaderBytesMax);
+  co_return std::move(prepared);
 }
 
 }  // namespace
 
-Task<void> create_image(Graph& graph, CreateRequest request) {
+Task<void> create_image(Graph& graph, CreateRequest request, const DataEncryption* encryption) {
   Diagnostics& diagnostics = graph.world().diagnostics;
   CreateSettings settings = co_await parse_create_options(request, diagnostics);
+  std::unique_ptr<NewEncryption> fresh =
+      co_await prepare_encryption(graph, request, settings, encryption);
   Layout layout = co_await plan_layout(settings, diagnostics);
   Result<std::vector<std::byte>> header = encode_header(settings.header);
   if (!header.ok()) {
@@ -186,7 +219,8 @@ Task<void> create_image(Graph& graph, CreateRequest request) {
   OpenMode mode;
   std::unique_ptr<SharedStorage> storage = co_await graph.open_storage(request.storage, mode);
   Result<void> written =
-      co_await write_with_data_file(graph, request, *storage, settings, layout).result();
+      co_await write_with_data_file(graph, request, *storage, settings, layout, fresh.get())
+          .result();
   Result<void> closed = co_await storage->node->close().result();
   co_await std::move(written);
   co_await std::move(closed);

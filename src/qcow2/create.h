@@ -3,13 +3,16 @@
 // storage, in the order of the picture, everything known before the first byte is written. Nothing
 // is left to chance of what the storage held before.
 //
-//   | header | refcount table | refcount blocks | L1 table | L2 tables | data clusters |
-//                                                            (the last two: preallocated images)
+//   | header | refcount table | refcount blocks | L1 table | encryption header |
+//   | L2 tables | data clusters |                              (these: preallocated images)
 //
 // A data file is made with its image, as long as the disk; data clusters are then there.
 #pragma once
 
+#include <optional>
+
 #include "async/task.h"
+#include "block/data_encryption.h"
 #include "block/format_admin.h"
 #include "qcow2/layout/header.h"
 
@@ -20,6 +23,8 @@ enum class Preallocation : uint8_t { kOff, kMetadata, kFalloc, kFull };
 struct CreateSettings {
   Header header;  // size, geometry, features, backing name; places are filled by plan_layout
   Preallocation preallocation = Preallocation::kOff;
+  std::optional<Options> encryption;  // encrypt.*, without that prefix
+  ByteCount encryption_bytes;         // of its header, once known
 };
 
 // Where everything of a new image lies, in clusters. Pure.
@@ -27,6 +32,7 @@ struct Layout {
   uint64_t refcount_table, refcount_table_clusters;
   uint64_t refcount_blocks, refcount_block_clusters;
   uint64_t l1_table, l1_clusters, l1_entries;
+  uint64_t encryption, encryption_clusters;
   uint64_t l2_tables, l2_clusters;
   uint64_t data, data_clusters;
   uint64_t total;
@@ -38,7 +44,8 @@ Result<CreateSettings> parse_create_options(CreateRequest& request, Diagnostics&
 // kLimit where an image of this size needs larger tables than limits allow at its cluster size.
 Result<Layout> plan_layout(const CreateSettings& settings, Diagnostics& diagnostics);
 
-// FormatAdmin::create.
-Task<void> create_image(Graph& graph, CreateRequest request);
+// FormatAdmin::create. `encryption` may be null: then encrypted images are refused.
+Task<void> create_image(Graph& graph, CreateRequest request,
+                        const DataEncryption* encryption = nullptr);
 
 }  // namespace ringdisk::qcow2

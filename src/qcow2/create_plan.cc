@@ -85,12 +85,42 @@ Result<void> parse_features(Options& options, Header& header, Diagnostics& diagn
   ASSIGN_OR_RETURN(uint64_t level, options.take_size("compression_level", 0, diagnostics));
   RETURN_IF_ERROR(check_compression_level(header.compression, level, diagnostics));
   RETURN_IF_ERROR(parse_extended_l2(options, header, diagnostics));
-  ASSIGN_OR_RETURN(bool encryption, options.take_bool("encryption", false, diagnostics));
-  if (encryption || options.has("encrypt.format")) {
-    return refuse(diagnostics, ErrorKind::kUnsupported,
-                  "encryption cannot be written yet; leave them out");
-  }
   return {};
+}
+
+// Everything of encrypt.* but the format is for the encryption to judge.
+Result<void> parse_encryption(Options& options, CreateSettings& settings,
+                              Diagnostics& diagnostics) {
+  ASSIGN_OR_RETURN(bool is_legacy, options.take_bool("encryption", false, diagnostics));
+  Options encryption = options.take_group("encrypt");
+  if (!is_legacy && encryption.empty()) return {};
+  const std::string format = encryption.take("format").value_or(is_legacy ? "aes" : "");
+  if (format != "luks") {
+    return refuse(diagnostics, ErrorKind::kUnsupported,
+                  format == "aes" ? "legacy AES encryption is not supported; there is: "
+                                    "encrypt.format=luks"
+                                  : "encrypt.format is luks, not '" + format + "'");
+  }
+  if (settings.header.version < 3) {
+    return refuse(diagnostics, ErrorKind::kInvalid, "encrypt.format needs compat=1.1");
+  }
+  settings.encryption = std::move(encryption);
+  // It has its place in the header from the beginning, so that what else is there leaves room.
+  const HostRange unknown(HostOffset(0), ByteCount(0));
+  set_encryption_header(settings.header, unknown);
+  return {};
+}
+
+Result<void> check_encryption(const CreateSettings& settings, Diagnostics& diagnostics) {
+  if (!settings.encryption) return {};
+  if (settings.header.has_data_file()) {
+    return refuse(diagnostics, ErrorKind::kUnsupported,
+                  "encrypt.format together with a data_file is not supported");
+  }
+  if (settings.preallocation == Preallocation::kOff) return {};
+  return refuse(diagnostics, ErrorKind::kUnsupported,
+                "preallocation of an encrypted image is not supported: what nobody wrote would "
+                "read as noise");
 }
 
 Result<void> parse_data_file(Options& options, Header& header, Diagnostics& diagnostics) {
@@ -174,9 +204,11 @@ Result<CreateSettings> parse_create_options(CreateRequest& request, Diagnostics&
   ASSIGN_OR_RETURN(header.version, parse_version(options, diagnostics));
   RETURN_IF_ERROR(parse_geometry(options, header, diagnostics));
   RETURN_IF_ERROR(parse_features(options, header, diagnostics));
+  RETURN_IF_ERROR(parse_encryption(options, settings, diagnostics));
   RETURN_IF_ERROR(take_backing(request, header, diagnostics));
   RETURN_IF_ERROR(parse_data_file(options, header, diagnostics));
   ASSIGN_OR_RETURN(settings.preallocation, parse_preallocation(options, header, diagnostics));
+  RETURN_IF_ERROR(check_encryption(settings, diagnostics));
   RETURN_IF_ERROR(options.check_all_taken("qcow2", diagnostics));
   add_feature_names(header);
   return settings;
@@ -192,12 +224,14 @@ Result<Layout> plan_layout(const CreateSettings& settings, Diagnostics& diagnost
                   "the image is too large for its cluster size; a larger cluster_size allows more");
   }
   layout.l1_clusters = geometry.clusters_of(layout.l1_entries * kEntryBytes);
+  layout.encryption_clusters = geometry.clusters_of(settings.encryption_bytes.value());
   if (settings.preallocation != Preallocation::kOff) {
     layout.l2_clusters = layout.l1_entries;
     if (!header.has_data_file()) layout.data_clusters = geometry.guest_clusters(header.size);
   }
   // Refcount blocks count themselves and their table: grow until they suffice.
-  const uint64_t fixed = 1 + layout.l1_clusters + layout.l2_clusters + layout.data_clusters;
+  const uint64_t fixed = 1 + layout.l1_clusters + layout.encryption_clusters + layout.l2_clusters +
+                         layout.data_clusters;
   for (;;) {
     layout.total = fixed + layout.refcount_table_clusters + layout.refcount_block_clusters;
     uint64_t blocks = divide_up(layout.total, geometry.refcount_block_entries());
@@ -214,7 +248,8 @@ Result<Layout> plan_layout(const CreateSettings& settings, Diagnostics& diagnost
   layout.refcount_table = 1;
   layout.refcount_blocks = layout.refcount_table + layout.refcount_table_clusters;
   layout.l1_table = layout.refcount_blocks + layout.refcount_block_clusters;
-  layout.l2_tables = layout.l1_table + layout.l1_clusters;
+  layout.encryption = layout.l1_table + layout.l1_clusters;
+  layout.l2_tables = layout.encryption + layout.encryption_clusters;
   layout.data = layout.l2_tables + layout.l2_clusters;
   return layout;
 }

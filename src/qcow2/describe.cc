@@ -6,6 +6,7 @@
 
 #include "base/diagnostics.h"
 #include "base/log.h"
+#include "block/data_encryption.h"
 #include "qcow2/bitmaps/bitmap_reader.h"
 #include "runtime/shard.h"
 
@@ -47,14 +48,17 @@ DescribedField describe_bitmap(const BitmapEntry& entry) {
   return bitmap;
 }
 
+// `encrypt`: null where the image is not encrypted.
 std::vector<DescribedField> specific_fields(const Header& header,
-                                            const std::vector<BitmapEntry>& bitmaps) {
+                                            const std::vector<BitmapEntry>& bitmaps,
+                                            const DescribedField* encrypt) {
   std::vector<DescribedField> fields;
   fields.push_back(text_field("compat", header.version == 2 ? "0.10" : "1.1"));
   fields.push_back(
       text_field("compression-type", header.compression == Compression::kZstd ? "zstd" : "zlib"));
   if (header.version == 2) {
     fields.push_back(number_field("refcount-bits", header.geometry().refcount_bits()));
+    if (encrypt) fields.push_back(*encrypt);
     return fields;
   }
   const bool lazy = (header.compatible_features & kCompatibleLazyRefcounts) != 0;
@@ -67,6 +71,7 @@ std::vector<DescribedField> specific_fields(const Header& header,
     fields.push_back(std::move(list));
   }
   fields.push_back(number_field("refcount-bits", header.geometry().refcount_bits()));
+  if (encrypt) fields.push_back(*encrypt);
   if (header.has_data_file()) {
     if (std::string name = header.data_file_name(); !name.empty()) {
       fields.push_back(text_field("data-file", std::move(name)));
@@ -151,7 +156,32 @@ Task<std::vector<BitmapEntry>> describe_bitmaps(StorageAccess& storage, const He
   co_return std::vector<BitmapEntry>();
 }
 
-Task<ImageDescription> describe_with(StorageAccess& storage, const World& world) {
+// A header that cannot be understood is told of, and the rest is described.
+Task<DescribedField> describe_encryption(StorageAccess& storage, const Header& header,
+                                         const World& world, const DataEncryption* encryption) {
+  DescribedField field;
+  field.key = "encrypt";
+  field.kind = DescribedField::Kind::kObject;
+  const std::optional<HostRange> place = header.encryption_header();
+  if (place && encryption) {
+    Result<std::vector<DescribedField>> described =
+        co_await encryption->describe(world, storage, *place).result();
+    if (described.ok()) {
+      field.children = std::move(described).value();
+    } else {
+      world.log.warning(world.diagnostics.describe(described.error()));
+    }
+  }
+  // Where qemu-img has it.
+  auto is_behind = [](const DescribedField& child) { return child.key == "cipher-mode"; };
+  const bool is_luks = header.encryption == Encryption::kLuks;
+  field.children.insert(std::ranges::find_if(field.children, is_behind),
+                        text_field("format", is_luks ? "luks" : "aes"));
+  co_return std::move(field);
+}
+
+Task<ImageDescription> describe_with(StorageAccess& storage, const World& world,
+                                     const DataEncryption* encryption) {
   Diagnostics& diagnostics = world.diagnostics;
   Header header = co_await read_header(storage, diagnostics);
   co_await refuse_unknown_features(header, diagnostics, storage.node_id());
@@ -162,21 +192,27 @@ Task<ImageDescription> describe_with(StorageAccess& storage, const World& world)
   described.cluster_size = ByteCount(header.geometry().cluster_size());
   described.dirty = header.is_dirty();
   described.corrupt = header.is_corrupt();
-  described.encrypted = header.encryption != Encryption::kNone;
+  described.encrypted = header.is_encrypted();
   described.backing_name = header.backing_name;
   described.backing_format = header.backing_format;
   for (const Snapshot& snapshot : table.snapshots) {
     described.snapshots.push_back(describe_snapshot(snapshot));
   }
-  described.specific = specific_fields(header, bitmaps);
+  if (header.is_encrypted()) {
+    const DescribedField encrypt = co_await describe_encryption(storage, header, world, encryption);
+    described.specific = specific_fields(header, bitmaps, &encrypt);
+  } else {
+    described.specific = specific_fields(header, bitmaps, nullptr);
+  }
   co_return std::move(described);
 }
 
 }  // namespace
 
-Task<ImageDescription> describe_image(const World& world, SharedStorage& storage) {
+Task<ImageDescription> describe_image(const World& world, SharedStorage& storage,
+                                      const DataEncryption* encryption) {
   std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
-  co_return co_await describe_with(*access, world).result();
+  co_return co_await describe_with(*access, world, encryption).result();
 }
 
 }  // namespace ringdisk::qcow2

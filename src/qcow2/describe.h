@@ -9,6 +9,10 @@
 #include "qcow2/layout/header.h"
 #include "qcow2/layout/snapshot_table.h"
 
+namespace ringdisk {
+class DataEncryption;
+}
+
 namespace ringdisk::qcow2 {
 
 // The header, right in itself. Whether its features are known and its places exist is for the
@@ -20,6 +24,8 @@ Task<SnapshotTable> read_snapshots(StorageAccess& storage, const Header& header,
                                    Diagnostics& diagnostics);
 
 // FormatAdmin::describe.
-Task<ImageDescription> describe_image(const World& world, SharedStorage& storage);
+// `encryption` may be null: then what it would tell is left out.
+Task<ImageDescription> describe_image(const World& world, SharedStorage& storage,
+                                      const DataEncryption* encryption = nullptr);
 
 }  // namespace ringdisk::qcow2

@@ -8,6 +8,7 @@
 
 #include "base/diagnostics.h"
 #include "base/log.h"
+#include "block/data_encryption.h"
 #include "qcow2/check/check.h"
 #include "qcow2/describe.h"
 #include "qcow2/edit/snapshots.h"
@@ -30,12 +31,12 @@ bool is_same_file(Blocking, const std::string& one, const std::string& other) {
 // Opens one image; lives in the frame of open_image.
 class Opener {
  public:
-  Opener(FormatOpening& opening, StorageAccess& storage)
-      : world_(opening.world), opening_(opening), storage_(storage) {}
+  Opener(FormatOpening& opening, StorageAccess& storage, const DataEncryption* encryption)
+      : world_(opening.world), opening_(opening), storage_(storage), encryption_(encryption) {}
 
   Task<std::unique_ptr<Image>> open();
   // After a failure.
-  Task<void> close_data_file();
+  Task<void> close_data();
 
  private:
   Task<Header> read_header();
@@ -43,6 +44,7 @@ class Opener {
   Task<void> repair_unclean(Header& header);
   Task<std::unique_ptr<SharedStorage>> open_data_file(const Header& header);
   Task<Options> find_data_file(const Header& header);
+  Task<std::unique_ptr<SharedStorage>> open_view(const Header& header);
   Result<void> check_writable(const Header& header) const;
   Task<std::vector<std::byte>> read_l1_table(const Header& header);
   bool is_read_only() const { return opening_.mode.read_only || storage_.limits().read_only; }
@@ -53,6 +55,7 @@ class Opener {
   const World& world_;
   FormatOpening& opening_;
   StorageAccess& storage_;
+  const DataEncryption* const encryption_;
   std::unique_ptr<SharedStorage> data_;  // until the image has it
 };
 
@@ -171,6 +174,23 @@ Task<std::unique_ptr<SharedStorage>> Opener::open_data_file(const Header& header
   co_return co_await opening_.graph.open_storage(std::move(described), opening_.mode).result();
 }
 
+// The image's own file, deciphered.
+Task<std::unique_ptr<SharedStorage>> Opener::open_view(const Header& header) {
+  Options options = opening_.options.take_group("encrypt");
+  if (opening_.mode.metadata_only) co_return std::unique_ptr<SharedStorage>();
+  const std::string format = options.take("format").value_or("luks");
+  if (format != "luks") {
+    co_await fail(refuse(ErrorKind::kInvalid, "is encrypted with luks, not '" + format + "'"));
+  }
+  if (!encryption_) {
+    co_await fail(refuse(ErrorKind::kUnsupported, "is encrypted, which is not supported here"));
+  }
+  const HostRange place = header.encryption_header().value();
+  co_return co_await encryption_
+      ->open_view(opening_.graph, *opening_.storage, place, std::move(options))
+      .result();
+}
+
 Task<std::unique_ptr<Image>> Opener::open() {
   Header header = co_await read_header();
   std::optional<std::string> snapshot = opening_.options.take("snapshot");
@@ -180,14 +200,18 @@ Task<std::unique_ptr<Image>> Opener::open() {
   Result<uint64_t> memory =
       opening_.options.take_size("l2-cache-size", kSliceMemoryMax, world_.diagnostics);
   const uint64_t slice_memory_max = co_await std::move(memory);
-  data_ = co_await open_data_file(header);
+  if (header.is_encrypted()) {
+    data_ = co_await open_view(header);
+  } else {
+    data_ = co_await open_data_file(header);
+  }
   co_await opening_.options.check_all_taken("qcow2", world_.diagnostics);
   std::vector<std::byte> l1_table = co_await read_l1_table(header);
   FormatLimits format_limits;
   format_limits.cluster_size = ByteCount(header.geometry().cluster_size());
   format_limits.subcluster_bits = header.geometry().subcluster_bits();
   format_limits.read_only = is_read_only();
-  format_limits.compresses = !header.has_data_file();
+  format_limits.compresses = !header.has_data_file() && !header.is_encrypted();
   const CacheMode cache = opening_.mode.cache;
   const bool writes_through = cache == CacheMode::kWritethrough || cache == CacheMode::kDirectsync;
   const ImageOptions options{slice_memory_max, opening_.mode.keep_clean, writes_through,
@@ -196,23 +220,23 @@ Task<std::unique_ptr<Image>> Opener::open() {
                                     std::move(header), l1_table, format_limits, options);
 }
 
-Task<void> Opener::close_data_file() {
+Task<void> Opener::close_data() {
   if (opening_.data) data_ = std::move(opening_.data);
   if (data_) co_await data_->node->close();
 }
 
 // On an error the storages are closed again.
-Task<OpenedFormat> open_image(FormatOpening opening) {
+Task<OpenedFormat> open_image(FormatOpening opening, const DataEncryption* encryption) {
   SharedStorage& storage = *opening.storage;
   Result<std::unique_ptr<StorageAccess>> access =
       co_await StorageAccess::open(storage, Shard::current()).result();
   Result<std::unique_ptr<Image>> image = Error();
   if (access.ok()) {
-    Opener opener(opening, *access.value());
+    Opener opener(opening, *access.value(), encryption);
     image = co_await opener.open().result();
     if (!image.ok()) {
       // Nothing was written to it, so that it closes adds nothing to the cause.
-      Result<void> closed = co_await opener.close_data_file().result();
+      Result<void> closed = co_await opener.close_data().result();
       static_cast<void>(closed.ok());
     }
     std::unique_ptr<StorageAccess> ended = std::move(access).value();
@@ -234,11 +258,13 @@ Task<OpenedFormat> open_image(FormatOpening opening) {
 }  // namespace
 }  // namespace qcow2
 
-FormatDriver qcow2_driver() {
+FormatDriver qcow2_driver(const DataEncryption* encryption) {
   FormatDriver driver;
   driver.name = "qcow2";
   driver.probe = [](Bytes first_bytes) { return qcow2::looks_like_qcow2(first_bytes) ? 100 : 0; };
-  driver.open = &qcow2::open_image;
+  driver.open = [encryption](FormatOpening opening) {
+    return qcow2::open_image(std::move(opening), encryption);
+  };
   return driver;
 }
 

@@ -34,7 +34,8 @@ struct ImageOptions {
 };
 
 struct Image {
-  // `the_data` is null where guest data lies in `the_storage`.
+  // `the_data`: the data file, or an encrypted image as its data is seen; null where guest data
+  // lies in `the_storage` as it is.
   Image(const World& the_world, std::unique_ptr<SharedStorage> the_storage,
         std::unique_ptr<SharedStorage> the_data, Header the_header, Bytes l1_bytes,
         FormatLimits the_limits, ImageOptions the_options)
@@ -52,12 +53,13 @@ struct Image {
 
   bool has_zero_flag() const { return header.version >= 3; }
   uint32_t node_id() const { return storage->node->id(); }
-  bool has_data_file() const { return data != nullptr; }
+  bool has_data_file() const { return header.has_data_file(); }
   // The data file is the disk, read as raw: zeros are written, nothing is given back.
   bool data_file_is_raw() const {
     return has_data_file() && (header.autoclear_features & kAutoclearRawDataFile) != 0;
   }
-  SharedStorage& data_storage() const { return has_data_file() ? *data : *storage; }
+  // Not of an encrypted image that was opened for its metadata alone.
+  SharedStorage& data_storage() const { return data ? *data : *storage; }
   // The place in data_storage() that an entry in memory names as `host`.
   uint64_t place_in_data(uint64_t host) const {
     return has_data_file() ? host & ~kInDataFile : host;
@@ -68,7 +70,8 @@ struct Image {
   // constant after open
   const World& world;
   const std::unique_ptr<SharedStorage> storage;
-  const std::unique_ptr<SharedStorage> data;  // of the guest; null: it lies in `storage`
+  // The guest's: a data file, or a view of `storage` that deciphers; null: it lies in `storage`.
+  const std::unique_ptr<SharedStorage> data;
   const Header header;  // as it was read; what changes later is the home shard's
   const Geometry geometry;
   const FormatLimits limits;

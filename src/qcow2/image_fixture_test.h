@@ -18,6 +18,7 @@
 #include "qcow2/driver.h"
 #include "qcow2/layout/refcount_block.h"
 #include "qcow2/node.h"
+#include "qcow2/toy_encryption_test.h"
 #include "runtime/shard.h"
 #include "sim/image_format.h"
 #include "sim/seeds.h"
@@ -38,12 +39,13 @@ struct TestImage {
   bool lazy_refcounts = false;
   bool has_data_file = false;
   bool data_file_is_raw = false;
+  bool is_encrypted = false;  // toy_encryption_test.h
   DevicePolicy policy;
   PlantedBug planted_bug = PlantedBug::kNone;
 };
 
 // The image's tables as bytes from its first cluster on: header, refcount table, one refcount
-// block, L1 table.
+// block, L1 table, encryption header.
 inline std::vector<std::byte> encode_test_image(const TestImage& image, ByteCount size) {
   Header header;
   header.version = image.version;
@@ -72,7 +74,13 @@ inline std::vector<std::byte> encode_test_image(const TestImage& image, ByteCoun
     header.extensions.push_back(
         {ExtensionType::kBackingFormat, std::vector<std::byte>(format.begin(), format.end())});
   }
-  const uint64_t total = block_at + 1 + l1_clusters;
+  const uint64_t encryption_at = block_at + 1 + l1_clusters;
+  uint64_t total = encryption_at;
+  if (image.is_encrypted) {
+    total += geometry.clusters_of(kToyHeaderBytes);
+    set_encryption_header(header, HostRange(geometry.host_offset(ClusterIndex(encryption_at)),
+                                            ByteCount(kToyHeaderBytes)));
+  }
   std::vector<std::byte> bytes = encode_header(header).value();
   bytes.resize(total << image.cluster_bits);
   store_be64(&bytes[geometry.cluster_size()], block_at << image.cluster_bits);
@@ -80,6 +88,10 @@ inline std::vector<std::byte> encode_test_image(const TestImage& image, ByteCoun
       MutableBytes(bytes).subspan(block_at << image.cluster_bits, geometry.cluster_size());
   CHECK_LE(total, geometry.refcount_block_entries());
   for (uint64_t i = 0; i < total; ++i) store_refcount(block, header.refcount_order, i, 1);
+  if (image.is_encrypted) {
+    const uint64_t at = encryption_at << image.cluster_bits;
+    copy_bytes(toy_header(), MutableBytes(bytes).subspan(at, kToyHeaderBytes));
+  }
   return bytes;
 }
 
@@ -114,7 +126,7 @@ inline Task<OpenedFormat> open_test_format(const World& world,
   Options options;
   options.set("l2-cache-size", std::move(slice_memory));
   FormatOpening opening{world, graph, std::move(storage), "", mode, std::move(options)};
-  FormatDriver driver = qcow2_driver();
+  FormatDriver driver = qcow2_driver(&toy_encryption());
   co_return co_await driver.open(std::move(opening));
 }
 

@@ -25,7 +25,7 @@ Task<std::unique_ptr<FormatQueue>> Qcow2Node::open_queue(Shard& shard) {
   Shard* home_shard = co_await ensure_home_somewhere();
   std::unique_ptr<StorageAccess> storage = co_await StorageAccess::open(*image_->storage, shard);
   std::unique_ptr<StorageAccess> data;
-  if (image_->has_data_file()) data = co_await StorageAccess::open(*image_->data, shard);
+  if (image_->data) data = co_await StorageAccess::open(*image_->data, shard);
   co_return std::make_unique<Qcow2Queue>(*image_, *home_, *home_shard, shard, std::move(storage),
                                          std::move(data));
 }
@@ -93,7 +93,7 @@ Task<void> Qcow2Node::close() {
     auto end = [this] { return close_home(); };
     outcome = co_await home_shard->call(end).result();
   }
-  if (image_->has_data_file()) {
+  if (image_->data) {
     Result<void> closed = co_await image_->data->node->close().result();
     if (outcome.ok()) outcome = std::move(closed);
   }

@@ -100,7 +100,7 @@ Task<void> Qcow2Queue::write_raw_zeroes(GuestRange clusters, ZeroOptions options
 // has no order with this, and who writes afterwards finds nothing under way. A raw one is as it is.
 Task<ClusterChange> Qcow2Queue::discard_clusters(GuestRange clusters) {
   if (image_.data_file_is_raw()) co_return ClusterChange{clusters.length};
-  if (data_) {
+  if (image_.has_data_file()) {
     co_await record_change(clusters);
     const HostRange place(HostOffset(clusters.offset.value()), clusters.length);
     co_await data_->discard(place);

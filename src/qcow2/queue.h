@@ -53,7 +53,7 @@ class Qcow2Queue final : public FormatQueue {
 
   // this shard only
   std::unique_ptr<StorageAccess> storage_;
-  std::unique_ptr<StorageAccess> data_;  // the data file; null: guest data lies in storage_
+  std::unique_ptr<StorageAccess> data_;  // Image::data; null: guest data lies in storage_
   Lookup lookup_;
   std::unique_ptr<Inflater> inflater_;  // made when first needed
   std::unique_ptr<ZstdDecoder> zstd_decoder_;

@@ -142,8 +142,12 @@ Task<void> Checker::refer_metadata(Counting counting) {
   }
   refer_table(header.snapshot_table, snapshots_.length, "snapshot table",
               ReferenceCounts::kFixedTable);
-  if (const HeaderExtension* encryption = header.find_extension(ExtensionType::kEncryptionHeader)) {
-    SpanReader reader(encryption->content);
+  if (const std::optional<HostRange> encryption = header.encryption_header()) {
+    refer_table(encryption->offset, encryption->length.value(), "encryption header",
+                ReferenceCounts::kFixedTable);
+  } else if (const HeaderExtension* unused =
+                 header.find_extension(ExtensionType::kEncryptionHeader)) {
+    SpanReader reader(unused->content);
     const HostOffset at(reader.be64());
     const uint64_t length = reader.be64();
     if (reader.ok()) refer_table(at, length, "encryption header", named_by_entries);

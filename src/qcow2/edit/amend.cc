@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/diagnostics.h"
+#include "block/data_encryption.h"
 #include "qcow2/describe.h"
 #include "qcow2/edit/edit.h"
 #include "qcow2/edit/refcount_width.h"
@@ -18,8 +19,9 @@ namespace {
 // Amends one image; lives in the frame of amend_image.
 class Amender {
  public:
-  Amender(Graph& graph, AmendRequest& request, const Amendment& amendment)
-      : graph_(graph), request_(request), amendment_(amendment) {}
+  Amender(Graph& graph, AmendRequest& request, const Amendment& amendment,
+          const DataEncryption* encryption)
+      : graph_(graph), request_(request), amendment_(amendment), encryption_(encryption) {}
 
   Task<void> run();
 
@@ -31,10 +33,12 @@ class Amender {
   Task<void> change_laziness();
   Task<void> change_data_file();
   Task<void> downgrade();
+  Task<void> change_encryption();
 
   Graph& graph_;
   AmendRequest& request_;
   const Amendment& amendment_;
+  const DataEncryption* const encryption_;
   Header header_;  // as it was before the first step
 };
 
@@ -133,11 +137,27 @@ Task<void> Amender::downgrade() {
   co_await edit(on_home);
 }
 
+// Its header stays where it is; nothing else of the image changes.
+Task<void> Amender::change_encryption() {
+  if (!encryption_) {
+    const Error error = Error::of(ErrorKind::kUnsupported, "amend");
+    co_await fail(graph_.world().diagnostics.explain(error, "encryption is not supported here"));
+  }
+  const HostRange place = header_.encryption_header().value();
+  std::unique_ptr<SharedStorage> storage = co_await request_.open();
+  Result<void> changed =
+      co_await encryption_->amend(graph_, *storage, place, amendment_.encryption).result();
+  Result<void> closed = co_await storage->node->close().result();
+  co_await std::move(changed);
+  co_await std::move(closed);
+}
+
 Task<void> Amender::run() {
   const ImageEdit judge = [this](HomeParts parts) {
     return judge_on_home(parts, amendment_, header_);
   };
   co_await edit(judge);
+  if (!amendment_.encryption.empty()) co_await change_encryption();
   const uint32_t version = amendment_.version.value_or(header_.version);
   if (version >= 3 && header_.version < 3) co_await upgrade();
   const uint32_t order = amendment_.refcount_order.value_or(header_.refcount_order);
@@ -152,10 +172,10 @@ Task<void> Amender::run() {
 
 }  // namespace
 
-Task<void> amend_image(Graph& graph, AmendRequest request) {
+Task<void> amend_image(Graph& graph, AmendRequest request, const DataEncryption* encryption) {
   const Amendment amendment =
       co_await parse_amend_options(request.options, graph.world().diagnostics);
-  Amender amender(graph, request, amendment);
+  Amender amender(graph, request, amendment, encryption);
   co_await amender.run();
 }
 

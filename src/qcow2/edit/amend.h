@@ -15,6 +15,10 @@
 #include "block/format_admin.h"
 #include "qcow2/layout/header.h"
 
+namespace ringdisk {
+class DataEncryption;
+}
+
 namespace ringdisk::qcow2 {
 
 // What is asked for; what is not stays.
@@ -25,6 +29,7 @@ struct Amendment {
   std::optional<std::string> backing_name, backing_format;
   std::optional<std::string> data_file;
   std::optional<bool> data_file_raw;
+  Options encryption;  // encrypt.*, without that prefix
 };
 
 // kInvalid, with a note, for what is wrong or cannot be amended.
@@ -37,6 +42,8 @@ Result<void> judge_amendment(const Amendment& amendment, const Header& header,
 
 // FormatAdmin::amend_options and amend.
 std::vector<std::pair<std::string, std::string>> amend_options();
-Task<void> amend_image(Graph& graph, AmendRequest request);
+// `encryption` may be null: then encrypt.* is refused.
+Task<void> amend_image(Graph& graph, AmendRequest request,
+                       const DataEncryption* encryption = nullptr);
 
 }  // namespace ringdisk::qcow2

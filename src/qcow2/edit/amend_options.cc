@@ -26,7 +26,6 @@ Result<void> refuse_fixed_options(const Options& options, Diagnostics& diagnosti
     if (std::ranges::find(kFixedOptions, key) != kFixedOptions.end()) {
       return refuse(key, "is fixed when an image is made; convert the image to change it");
     }
-    if (key.starts_with("encrypt.")) return refuse(key, "needs encryption, which is not supported");
   }
   return {};
 }
@@ -79,6 +78,7 @@ Result<Amendment> parse_amend_options(Options& options, Diagnostics& diagnostics
     amendment.data_file_raw = is_raw;
   }
   amendment.data_file = options.take("data_file");
+  amendment.encryption = options.take_group("encrypt");
   amendment.backing_name = options.take("backing_file");
   amendment.backing_format = options.take("backing_fmt");
   RETURN_IF_ERROR(options.check_all_taken("amending a qcow2 image", diagnostics));
@@ -110,7 +110,13 @@ Result<void> judge_amendment(const Amendment& amendment, const Header& header,
                   "data_file_raw=on is for new images: what this one's data "
                   "file holds need not be its disk");
   }
+  if (!amendment.encryption.empty() && header.encryption != Encryption::kLuks) {
+    return refuse(ErrorKind::kInvalid, "the image is not encrypted; convert it to encrypt it");
+  }
   if (amendment.version.value_or(header.version) >= 3) return {};
+  if (header.version >= 3 && header.is_encrypted()) {
+    return refuse(ErrorKind::kUnsupported, "compat=0.10 is not supported with encryption");
+  }
   if (amendment.lazy_refcounts.value_or(false)) {
     return refuse(ErrorKind::kInvalid, "lazy_refcounts=on needs compat=1.1");
   }

@@ -307,7 +307,7 @@ TEST_F(AmendTest, RefusalsNameTheOption) {
   const std::pair<const char*, const char*> cases[] = {
       {"cluster_size=4k", "'cluster_size' is fixed"},
       {"preallocation=full", "'preallocation' is fixed"},
-      {"encrypt.state=active", "'encrypt.state' needs encryption"},
+      {"encrypt.state=active", "the image is not encrypted"},
       {"data_file=x", "data_file is only for"},
       {"refcount_bits=3", "power of two"},
       {"compat=2.0", "compat is 0.10 or 1.1"},

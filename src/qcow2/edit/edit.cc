@@ -10,7 +10,7 @@ namespace ringdisk::qcow2 {
 
 Task<void> edit_image(Graph& graph, std::unique_ptr<SharedStorage> storage, const ImageEdit& edit,
                       OpenMode mode) {
-  mode.no_backing = true;
+  mode.no_backing = mode.metadata_only = true;
   FormatOpening opening{graph.world(), graph, std::move(storage), "", mode, Options()};
   const FormatDriver driver = qcow2_driver();
   OpenedFormat opened = co_await driver.open(std::move(opening));

@@ -51,7 +51,7 @@ inline Task<Content> read_content_over(const World& world, std::unique_ptr<Share
   Options options;
   if (!snapshot.empty()) options.set("snapshot", std::move(snapshot));
   FormatOpening opening{world, graph, std::move(storage), "", mode, std::move(options)};
-  FormatDriver driver = qcow2_driver();
+  FormatDriver driver = qcow2_driver(&toy_encryption());
   OpenedFormat opened = co_await driver.open(std::move(opening));
   DeviceNode device("disk.qcow2", 1, std::move(opened.node), std::move(below));
   Content content(device.size().value());

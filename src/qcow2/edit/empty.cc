@@ -16,7 +16,7 @@ Task<void> switch_to_empty_table(TableEditor& tables, const Header& header) {
   const HostOffset at = geometry.host_offset(place.first);
   co_await tables.write_table(at, empty);
   co_await tables.flush();
-  const std::vector<std::byte> fields = encode_disk_fields(header.size, empty.size(), at);
+  const std::vector<std::byte> fields = encode_disk_fields(header, header.size, empty.size(), at);
   co_await tables.commit_header(kDiskFieldsAt, fields);
   std::vector<ClusterRun> runs;
   runs.push_back(

@@ -54,7 +54,7 @@ Task<void> move_to_longer_table(TableEditor& tables, const Header& header, ByteC
                                 uint64_t entries) {
   co_await tables.set_dirty(true);
   const HostOffset at = co_await write_longer_table(tables, header, entries);
-  const std::vector<std::byte> fields = encode_disk_fields(size, entries, at);
+  const std::vector<std::byte> fields = encode_disk_fields(header, size, entries, at);
   if (size == header.size) {
     co_await tables.commit_header(kDiskFieldsAt, fields);
   } else {
@@ -105,7 +105,8 @@ Task<void> resize_tables(HomeParts parts, ByteCount size) {
   TableEditor tables(parts);
   const uint64_t entries = header.geometry().l1_entries_for(size);
   if (entries <= header.l1_size) {
-    const std::vector<std::byte> fields = encode_disk_fields(size, header.l1_size, header.l1_table);
+    const std::vector<std::byte> fields =
+        encode_disk_fields(header, size, header.l1_size, header.l1_table);
     co_await tables.commit_size(size, fields);
     co_return;
   }

@@ -102,7 +102,7 @@ Task<void> SnapshotEditor::apply(const Snapshot& snapshot) {
   co_await tables_.write_table(geometry_.host_offset(place.first), wanted);
   co_await tables_.flush();
   const HostOffset at = geometry_.host_offset(place.first);
-  const std::vector<std::byte> fields = encode_disk_fields(size, entries, at);
+  const std::vector<std::byte> fields = encode_disk_fields(header, size, entries, at);
   co_await tables_.commit_size(size, fields);
   Result<void> marked = co_await mark_changes(old, wanted, size).result();
   if (!marked.ok()) bitmaps_.abandon();

@@ -154,9 +154,14 @@ Task<void> GuestMap::choose_place(Pending& pending, uint64_t end, Slice& slice) 
   cover_whole(pending);
 }
 
-// In a data file every cluster has its place already; what that holds is not known.
+// In a data file every cluster has its place already; what that holds is not known. What is zero in
+// the file of an encrypted image is noise to the guest.
 Task<NewClusters> GuestMap::allocate_for(ClusterIndex guest, uint64_t count) {
-  if (!image_.has_data_file()) co_return co_await allocator_.allocate(count);
+  if (!image_.has_data_file()) {
+    NewClusters made = co_await allocator_.allocate(count);
+    made.reads_zero = made.reads_zero && !image_.header.is_encrypted();
+    co_return made;
+  }
   const HostOffset place(image_.geometry.guest_offset(guest).value() | kInDataFile);
   co_return NewClusters{{image_.geometry.host_cluster(place), count}, false};
 }

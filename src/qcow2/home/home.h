@@ -62,6 +62,8 @@ class Home {
   // than once, because others may be quicker to take them.
   static constexpr int kReclaimsMax = 3;
 
+  // Null: what the guest's data lies in, in whatever form, is the image's own file.
+  StorageAccess* data_file() const { return image_.has_data_file() ? data_.get() : nullptr; }
   Task<void> open_writable();
   Result<void> note_tables();
   Result<void> refuse_table(const char* what, HostOffset at) const;
@@ -83,7 +85,7 @@ class Home {
 
   Image& image_;
   std::unique_ptr<StorageAccess> storage_;
-  std::unique_ptr<StorageAccess> data_;  // null: guest data lies in storage_
+  std::unique_ptr<StorageAccess> data_;  // Image::data; null: guest data lies in storage_
   MetadataMap metadata_;
   SliceCache slices_;
   RefcountBlocks refcounts_;

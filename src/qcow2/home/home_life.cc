@@ -19,7 +19,7 @@ Home::Home(Image& image, std::unique_ptr<StorageAccess> storage,
       open_clusters_(image.geometry),
       compressed_(image, refcounts_, allocator_, open_clusters_),
       quarantine_(image, *storage_, refcounts_, allocator_, open_clusters_),
-      write_back_(image, *storage_, data_.get(), slices_, refcounts_, allocator_, quarantine_),
+      write_back_(image, *storage_, data_file(), slices_, refcounts_, allocator_, quarantine_),
       guest_map_(image, slices_, allocator_, quarantine_, metadata_),
       bitmaps_(image, *storage_, metadata_, allocator_, quarantine_, write_back_) {}
 
@@ -28,7 +28,7 @@ Home::~Home() = default;
 Task<std::unique_ptr<Home>> Home::open(Image& image, Shard& shard) {
   std::unique_ptr<StorageAccess> storage = co_await StorageAccess::open(*image.storage, shard);
   std::unique_ptr<StorageAccess> data;
-  if (image.has_data_file()) data = co_await StorageAccess::open(*image.data, shard);
+  if (image.data) data = co_await StorageAccess::open(*image.data, shard);
   auto home = std::make_unique<Home>(image, std::move(storage), std::move(data));
   image.pins.set_home(shard);
   if (!image.limits.read_only) co_await home->open_writable();
@@ -66,6 +66,10 @@ Result<void> Home::note_tables() {
   metadata_.add(geometry.host_cluster(header.l1_table),
                 geometry.clusters_of(uint64_t{header.l1_size} * kEntryBytes));
   metadata_.add(geometry.host_cluster(header.refcount_table), header.refcount_table_clusters);
+  if (const std::optional<HostRange> encryption = header.encryption_header()) {
+    metadata_.add(geometry.host_cluster(encryption->offset),
+                  geometry.clusters_of(encryption->length.value()));
+  }
   if (header.snapshot_count != 0) metadata_.add(geometry.host_cluster(header.snapshot_table), 1);
   for (uint64_t block = 0; block < refcounts_.table_entries(); ++block) {
     if (!refcounts_.has_block(block)) continue;
@@ -142,7 +146,7 @@ Task<void> Home::edit(const ImageEdit& edit) {
   co_await write_everything();
   co_await check_writable(image_, "edit image");
   MutexLock lock = co_await freeing_.lock();
-  const HomeParts parts{image_,     *storage_,   data_.get(), refcounts_,
+  const HomeParts parts{image_,     *storage_,   data_file(), refcounts_,
                         allocator_, quarantine_, write_back_, bitmaps_};
   Result<void> edited = co_await edit(parts).result();
   if (!edited.ok()) co_await note_damage(edited.error());

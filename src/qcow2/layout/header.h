@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,8 @@ inline constexpr uint32_t kHeaderBytesMax = 64 * 1024;
 // Where fields lie that are changed in place, and how long they are.
 inline constexpr uint64_t kDiskFieldsAt =
     24;  // size (8), encryption (4), L1 size (4), L1 table (8)
+// LUKS1 headers have 2 MiB with the longest keys there are; others may have more slots.
+inline constexpr uint64_t kEncryptionHeaderBytesMax = 64 * limits::kMiB;
 inline constexpr uint64_t kRefcountTableFieldsAt = 48;  // offset (8 bytes), clusters (4 bytes)
 inline constexpr uint64_t kIncompatibleFeaturesAt = 72;
 inline constexpr uint64_t kAutoclearFeaturesAt = 88;
@@ -103,6 +106,9 @@ struct Header {
     return has_data_file() && (autoclear_features & kAutoclearRawDataFile) != 0;
   }
   std::string data_file_name() const;  // empty: not recorded
+  bool is_encrypted() const { return encryption != Encryption::kNone; }
+  // Where the encryption header of a LUKS image lies; parse_header has judged it in itself.
+  std::optional<HostRange> encryption_header() const;
   bool is_corrupt() const { return (incompatible_features & kIncompatibleCorrupt) != 0; }
   const HeaderExtension* find_extension(ExtensionType type) const;
 };
@@ -129,12 +135,14 @@ Result<void> check_places(const Header& header, ByteCount file_size, Diagnostics
 // there, behind a filler.
 Result<std::vector<std::byte>> encode_header(const Header& header, uint64_t extensions_at = 0);
 
-// The fields at kDiskFieldsAt, for an image that is not encrypted.
-std::vector<std::byte> encode_disk_fields(ByteCount size, uint64_t l1_entries, HostOffset l1_table);
+// The fields at kDiskFieldsAt of the image with `header`, for another disk.
+std::vector<std::byte> encode_disk_fields(const Header& header, ByteCount size, uint64_t l1_entries,
+                                          HostOffset l1_table);
 
 // Changes of a header that keep its fields and extensions in step.
 void set_extension(Header& header, ExtensionType type, Bytes content);
 void remove_extension(Header& header, ExtensionType type);
+void set_encryption_header(Header& header, HostRange place);
 // An empty name: no backing image. An empty format: none recorded.
 void set_backing(Header& header, std::string name, std::string format);
 // The names of the features known here, for other programs to say what they cannot do. Nothing

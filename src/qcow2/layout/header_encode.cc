@@ -105,10 +105,11 @@ Result<std::vector<std::byte>> encode_header(const Header& header, uint64_t exte
   return writer.take();
 }
 
-std::vector<std::byte> encode_disk_fields(ByteCount size, uint64_t l1_entries,
+std::vector<std::byte> encode_disk_fields(const Header& header, ByteCount size, uint64_t l1_entries,
                                           HostOffset l1_table) {
   std::vector<std::byte> fields(24);
   store_be64(&fields[0], size.value());
+  store_be32(&fields[8], static_cast<uint32_t>(header.encryption));
   store_be32(&fields[12], static_cast<uint32_t>(l1_entries));
   store_be64(&fields[16], l1_table.value());
   return fields;
@@ -127,6 +128,14 @@ void set_extension(Header& header, ExtensionType type, Bytes content) {
     return;
   }
   header.extensions.push_back({type, std::move(bytes)});
+}
+
+void set_encryption_header(Header& header, HostRange place) {
+  std::vector<std::byte> content(16);
+  store_be64(&content[0], place.offset.value());
+  store_be64(&content[8], place.length.value());
+  header.encryption = Encryption::kLuks;
+  set_extension(header, ExtensionType::kEncryptionHeader, content);
 }
 
 void set_backing(Header& header, std::string name, std::string format) {

@@ -95,8 +95,8 @@ Result<void> check_features(const Header& header, Diagnostics& diagnostics, uint
         "legacy AES encryption (crypt_method 1) is not supported; convert the image with "
         "an old qemu-img first");
   }
-  if (header.encryption == Encryption::kLuks) {
-    return refuse("LUKS encryption inside qcow2 (crypt_method 2) is not supported yet");
+  if (header.encryption == Encryption::kLuks && header.has_data_file()) {
+    return refuse("LUKS encryption together with an external data file is not supported");
   }
   const uint64_t unknown = header.incompatible_features & ~kIncompatibleKnown;
   if (unknown != 0) {

@@ -27,6 +27,7 @@ class HeaderParser {
   Result<void> judge_tables() const;
   Result<void> take_extensions();
   Result<void> take_backing_name();
+  Result<void> judge_encryption() const;
   Error refuse(ErrorKind kind, std::string why) const {
     return diagnostics_.explain(Error::of(kind, "open"), node_, std::move(why));
   }
@@ -47,6 +48,7 @@ Result<Header> HeaderParser::parse() {
   RETURN_IF_ERROR(judge_tables());
   RETURN_IF_ERROR(take_extensions());
   RETURN_IF_ERROR(take_backing_name());
+  RETURN_IF_ERROR(judge_encryption());
   return std::move(header_);
 }
 
@@ -212,6 +214,19 @@ Result<void> HeaderParser::take_backing_name() {
   return {};
 }
 
+Result<void> HeaderParser::judge_encryption() const {
+  if (header_.encryption != Encryption::kLuks) return {};
+  const std::optional<HostRange> place = header_.encryption_header();
+  if (!place) return refuse("the image is encrypted but names no encryption header");
+  const uint64_t cluster = uint64_t{1} << header_.cluster_bits;
+  const bool is_right = place->offset.is_aligned(cluster) && place->offset.value() != 0 &&
+                        place->length.value() <= kEncryptionHeaderBytesMax &&
+                        !place->length.is_zero() && place->offset.value() <= kOffsetMax;
+  if (is_right) return {};
+  return refuse("an encryption header of " + std::to_string(place->length.value()) +
+                " bytes at byte " + std::to_string(place->offset.value()));
+}
+
 }  // namespace
 
 bool looks_like_qcow2(Bytes first_bytes) {
@@ -227,6 +242,16 @@ Result<Header> parse_header(Bytes first_bytes, Diagnostics& diagnostics, uint32_
 std::string Header::data_file_name() const {
   const HeaderExtension* name = find_extension(ExtensionType::kDataFileName);
   return name ? std::string(as_text(name->content)) : std::string();
+}
+
+std::optional<HostRange> Header::encryption_header() const {
+  const HeaderExtension* found = find_extension(ExtensionType::kEncryptionHeader);
+  if (encryption != Encryption::kLuks || !found) return std::nullopt;
+  SpanReader reader(found->content);
+  const HostOffset at(reader.be64());
+  const ByteCount length(reader.be64());
+  if (!reader.ok() || reader.left() != 0) return std::nullopt;
+  return HostRange(at, length);
 }
 
 const HeaderExtension* Header::find_extension(ExtensionType type) const {

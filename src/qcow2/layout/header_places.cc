@@ -30,12 +30,14 @@ Result<void> check_places(const Header& header, ByteCount file_size, Diagnostics
   };
   // A snapshot table's length is known only to who reads it; its first cluster stands for it.
   const uint64_t snapshot_bytes = header.snapshot_count != 0 ? 1 : 0;
+  const HostRange encryption = header.encryption_header().value_or(HostRange());
   const std::array places = {
       place_of("header", HostOffset(0), 1, geometry),
       place_of("L1 table", header.l1_table, uint64_t{header.l1_size} * kEntryBytes, geometry),
       place_of("refcount table", header.refcount_table,
                uint64_t{header.refcount_table_clusters} << header.cluster_bits, geometry),
       place_of("snapshot table", header.snapshot_table, snapshot_bytes, geometry),
+      place_of("encryption header", encryption.offset, encryption.length.value(), geometry),
   };
   const uint64_t end = geometry.clusters_of(file_size.value()) << geometry.cluster_bits();
   for (const Place& place : places) {

@@ -190,7 +190,8 @@ TEST(HeaderTest, FeaturesThatAreNotSupportedAreNamed) {
   Header header = plain_header();
   header.encryption = Encryption::kAes;
   EXPECT_NE(refusal(header).find("legacy AES"), std::string::npos);
-  header.encryption = Encryption::kLuks;
+  set_encryption_header(header, HostRange(HostOffset(1 << 20), ByteCount(512)));
+  header.incompatible_features |= kIncompatibleDataFile;
   EXPECT_NE(refusal(header).find("LUKS"), std::string::npos);
 }
 
