@@ -68,6 +68,15 @@ Task<Amending> read_arguments(Program& program, const Arguments& arguments) {
   co_return std::move(amending);
 }
 
+// What opens the image (--image-opts …,key-secret=sec0) is what adds a key slot to it.
+void add_key_secret(const Options& described, Options& options) {
+  for (const std::string prefix : {"", "encrypt."}) {
+    const std::string key = prefix + "key-secret";
+    const std::optional<std::string> id = described.get(key);
+    if (id && options.has(prefix + "state") && !options.has(key)) options.set(key, *id);
+  }
+}
+
 Task<void> amend_options_of(Program& program, const Arguments& arguments,
                             const Amending& amending) {
   ProgressOptions form = co_await progress_options(program, arguments, "amend");
@@ -80,6 +89,7 @@ Task<void> amend_options_of(Program& program, const Arguments& arguments,
     AmendRequest request;
     request.open = [&] { return open_alone(program, amending.name, amending.mode); };
     request.options = amending.options;
+    add_key_secret(amending.name.options, request.options);
     request.cancel = token;
     request.on_progress = [&progress](AmendProgress now) { progress = now; };
     return amending.admin->amend(graph, std::move(request));

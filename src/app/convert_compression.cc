@@ -40,6 +40,11 @@ Result<void> check_compression(const CompressionRequest& compression, const NewI
     return diagnostics.explain(Error::of(ErrorKind::kUnsupported, "convert"),
                                cannot_compress(image.admin->name()));
   }
+  if (image.options.has("encrypt.format") || image.options.has("encryption")) {
+    return usage_error(diagnostics,
+                       "-c and encryption exclude each other: compressed clusters cannot be "
+                       "encrypted");
+  }
   if (image.options.get("preallocation").value_or("off") == "off") return {};
   return usage_error(diagnostics, "-c and preallocation exclude each other");
 }

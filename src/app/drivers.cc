@@ -3,6 +3,8 @@
 #include "app/drivers.h"
 
 #include "file/file_node.h"
+#include "luks/admin.h"
+#include "luks/driver.h"
 #include "nodes/mem.h"
 #include "nodes/null.h"
 #include "nodes/raw.h"
@@ -12,20 +14,22 @@
 
 namespace ringdisk {
 
-Drivers make_drivers() {
+Drivers make_drivers(const DataEncryption& encryption, CpuFeatures features) {
   Drivers drivers;
   drivers.storages.push_back(file::file_driver());
   drivers.storages.push_back(mem_driver());
   drivers.storages.push_back(null_driver());
-  drivers.formats.push_back(qcow2_driver());
+  drivers.formats.push_back(qcow2_driver(&encryption));
+  drivers.formats.push_back(luks_driver(raw_driver(), features));
   drivers.formats.push_back(raw_driver());
   return drivers;
 }
 
-std::vector<std::unique_ptr<FormatAdmin>> make_format_admins() {
+std::vector<std::unique_ptr<FormatAdmin>> make_format_admins(const DataEncryption& encryption) {
   std::vector<std::unique_ptr<FormatAdmin>> admins;
   admins.push_back(std::make_unique<RawAdmin>());
-  admins.push_back(make_qcow2_admin());
+  admins.push_back(make_qcow2_admin(&encryption));
+  admins.push_back(make_luks_admin());
   return admins;
 }
 

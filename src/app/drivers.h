@@ -6,12 +6,15 @@
 #include <memory>
 #include <vector>
 
+#include "block/data_encryption.h"
 #include "block/format_admin.h"
 #include "block/graph.h"
+#include "crypto/cpu_features.h"
 
 namespace ringdisk {
 
-Drivers make_drivers();
-std::vector<std::unique_ptr<FormatAdmin>> make_format_admins();
+// `encryption`, of images that have metadata of their own, outlives what is made here.
+Drivers make_drivers(const DataEncryption& encryption, CpuFeatures features);
+std::vector<std::unique_ptr<FormatAdmin>> make_format_admins(const DataEncryption& encryption);
 
 }  // namespace ringdisk

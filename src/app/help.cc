@@ -11,11 +11,12 @@ namespace {
 
 constexpr std::string_view kVersion = "0.1.0";
 
-constexpr std::array<OptionSpec, 6> kGlobalOptions = {{
+constexpr std::array<OptionSpec, 7> kGlobalOptions = {{
     {'h', "help", "", "show this text"},
     {'v', "verbose", "", "say more on standard error; twice: still more"},
     {0, "threads", "N", "use N cores (default: all that the process may use)"},
     {0, "allow-path", "DIR", "images may name backing and data files below DIR (repeatable)"},
+    {0, "cpu-features", "KERNEL", "AES by auto (default), none, aesni, vaes256 or vaes512"},
     {0, "object", "SECRET",
      "secret,id=ID,file=PATH[,format=base64]: for key-secret=ID (repeatable)"},
     {0, "key-file", "PATH", "passphrase of images without key-secret: a file, fd:N or /dev/fd/N"},

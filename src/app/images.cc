@@ -17,6 +17,7 @@ constexpr std::string_view kFilePrefix = "file:";
 // Options of the format are its driver's affair: it opens the image with them, and refuses by name
 // what it does not know. Gives the size of the disk that they make of the image.
 Task<ByteCount> open_with_options(Graph& graph, ImageName name, OpenMode mode) {
+  mode.metadata_only = true;
   std::shared_ptr<DeviceNode> device = co_await graph.open(std::move(name), mode);
   const ByteCount size = device->size();
   co_await device->close();

@@ -29,6 +29,10 @@ std::string flag(const char* name, bool value) {
   return std::string(", \"") + name + "\": " + (value ? "true" : "false");
 }
 
+bool is_enciphered(const BlockStatus& status) {
+  return status.storage && std::string_view(status.storage->driver()) == "luks";
+}
+
 std::string entry_as_json(const MapEntry& entry) {
   const BlockStatus& status = entry.status;
   std::string text = "{ \"start\": " + std::to_string(entry.start.value()) +
@@ -36,7 +40,9 @@ std::string entry_as_json(const MapEntry& entry) {
                      ", \"depth\": " + std::to_string(status.depth);
   text += flag("present", status.present) + flag("zero", status.zero) + flag("data", status.data);
   text += flag("compressed", status.compressed);
-  if (status.host) text += ", \"offset\": " + std::to_string(status.host->value());
+  // Where enciphered bytes lie is of no use to who wants the bytes.
+  if (status.host && !is_enciphered(status))
+    text += ", \"offset\": " + std::to_string(status.host->value());
   return text + "}";
 }
 
@@ -67,10 +73,11 @@ class MapPrinter {
   Result<void> print_row(const MapEntry& entry) {
     const BlockStatus& status = entry.status;
     if (!status.data || status.zero) return {};
-    if (!status.host || !status.storage) {
+    if (!status.host || !status.storage || is_enciphered(status)) {
       return program_.diagnostics().explain(
           Error::of(ErrorKind::kUnsupported, "map"), device_.id(),
-          "the image holds compressed clusters, which lie nowhere as they are; use --output=json");
+          "the image holds compressed or encrypted bytes, which lie nowhere as they are; use "
+          "--output=json");
     }
     char row[80];
     snprintf(row, sizeof row, "%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64, entry.start.value(),

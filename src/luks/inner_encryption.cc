@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// The header's window is the format's to say; everything else is as with a LUKS image.
+#include "luks/inner_encryption.h"
+
+#include "base/diagnostics.h"
+#include "luks/amend.h"
+#include "luks/create_options.h"
+#include "luks/describe.h"
+#include "luks/open_volume.h"
+#include "luks/view.h"
+#include "runtime/shard.h"
+
+namespace ringdisk {
+namespace luks {
+namespace {
+
+HeaderWindow window_at(StorageAccess& file, HostRange place) {
+  return HeaderWindow(file, place.offset, place.length);
+}
+
+class NewLuksEncryption final : public NewEncryption {
+ public:
+  NewLuksEncryption(const World& world, FormatRequest request, ByteCount header_bytes,
+                    SharedSecret secret)
+      : world_(world),
+        request_(std::move(request)),
+        header_bytes_(header_bytes),
+        secret_(std::move(secret)) {}
+
+  ByteCount header_bytes() const override { return header_bytes_; }
+  Task<void> write_header(SharedStorage& file, HostRange place) override {
+    std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(file, Shard::current());
+    // Zeros where the other key slots will lie, whatever the storage held.
+    co_await access->write_zeroes(place);
+    FormatRequest request = request_;
+    request.passphrase = secret_->bytes();
+    const HeaderWindow window = window_at(*access, place);
+    LuksVolume made = co_await format_luks(world_, window, std::move(request));
+    static_cast<void>(made);
+  }
+
+ private:
+  const World& world_;
+  const FormatRequest request_;
+  const ByteCount header_bytes_;
+  const SharedSecret secret_;
+};
+
+class LuksEncryption final : public DataEncryption {
+ public:
+  explicit LuksEncryption(CpuFeatures features) : features_(features) {}
+
+  std::string_view name() const override { return "luks"; }
+  OptionLines create_options() const override { return cipher_option_lines(false); }
+  OptionLines amend_options() const override { return amend_option_lines(); }
+
+  Task<std::unique_ptr<NewEncryption>> prepare(Graph& graph, std::string image,
+                                               Options options) const override {
+    const World& world = graph.world();
+    SecretWish wish;
+    wish.id = options.take("key-secret").value_or("");
+    wish.image = std::move(image);
+    wish.is_new = true;
+    FormatRequest request = co_await take_format_options(options, world.diagnostics);
+    co_await options.check_all_taken("encrypt", world.diagnostics);
+    const Refusal refusal(world.diagnostics, 0);
+    if (request.version != 1) {
+      co_return refusal.unsupported("LUKS inside another format is of version 1");
+    }
+    FormatPlaces places = co_await plan_format(request, refusal);
+    SharedSecret secret = co_await graph.find_secret(std::move(wish));
+    co_return std::make_unique<NewLuksEncryption>(world, std::move(request), places.payload_offset,
+                                                  std::move(secret));
+  }
+
+  Task<std::unique_ptr<SharedStorage>> open_view(Graph& graph, SharedStorage& file,
+                                                 HostRange header, Options options) const override {
+    const std::string id = options.take("key-secret").value_or("");
+    co_await options.check_all_taken("encrypt", graph.world().diagnostics);
+    std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(file, Shard::current());
+    const HeaderWindow window = window_at(*access, header);
+    OpenVolume opened =
+        co_await open_volume(graph, window, id, file.node->name(), features_, false);
+    LuksViewOptions view = view_options(graph.world(), opened);
+    co_return std::make_unique<SharedStorage>(std::make_unique<LuksView>(file, std::move(view)));
+  }
+
+  Task<std::vector<DescribedField>> describe(const World& world, StorageAccess& file,
+                                             HostRange header) const override {
+    const HeaderWindow window = window_at(file, header);
+    DescribedVolume described = co_await describe_volume(world, window);
+    co_return std::move(described.fields);
+  }
+
+  Task<void> amend(Graph& graph, SharedStorage& file, HostRange header,
+                   Options options) const override {
+    std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(file, Shard::current());
+    const HeaderWindow window = window_at(*access, header);
+    co_await amend_volume(graph, window, file.node->name(), std::move(options));
+  }
+
+ private:
+  const CpuFeatures features_;
+};
+
+}  // namespace
+}  // namespace luks
+
+std::unique_ptr<DataEncryption> make_luks_encryption(CpuFeatures features) {
+  return std::make_unique<luks::LuksEncryption>(features);
+}
+
+}  // namespace ringdisk
