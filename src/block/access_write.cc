@@ -181,15 +181,13 @@ Task<void> Access::write_zeroes(GuestRange range, ZeroOptions options) {
   }
   GuestRange clusters = whole_units(range, node_.format().limits().cluster_size);
   if (clusters.empty()) {
-    if (options.fast_only && !is_known_zero(range)) {
-      // Nothing but writing zeros out.
-      co_await fail(Error::of(ErrorKind::kUnsupported, "write zeroes", range.offset.value()));
-    }
     co_await zero_edge(range, options);
     co_return;
   }
   // The middle first: where it is refused as not fast, nothing has been written.
   co_await zero_clusters(clusters, options);
+  // What is to be fast has been done.
+  options.fast_only = false;
   if (range.offset < clusters.offset) {
     co_await zero_edge(GuestRange::between(range.offset, clusters.offset), options);
   }
@@ -209,21 +207,24 @@ Task<void> Access::zero_directly(GuestRange range, ZeroOptions options) {
 }
 
 // Less than a cluster, or parts of two: the subclusters in it, where there are any, and zeros
-// written around them. What is to be fast has been done before.
+// written around them, which are not fast.
 Task<void> Access::zero_edge(GuestRange range, ZeroOptions options) {
   const FormatLimits& limits = node_.format().limits();
-  GuestRange units(range.offset, ByteCount(0));
-  if (limits.subcluster_bits != 0) units = whole_units(range, limits.granularity());
-  if (units.empty()) {
-    if (!is_known_zero(range)) co_await write_out_zeroes(range);
-    co_return;
+  GuestRange units(range.end(), ByteCount(0));
+  if (limits.subcluster_bits != 0) {
+    const GuestRange whole = whole_units(range, limits.granularity());
+    if (!whole.empty()) units = whole;
   }
-  options.fast_only = false;
-  co_await zero_clusters(units, options);
   const GuestRange before = GuestRange::between(range.offset, units.offset);
   const GuestRange after = GuestRange::between(units.end(), range.end());
-  if (!is_known_zero(before)) co_await write_out_zeroes(before);
-  if (!is_known_zero(after)) co_await write_out_zeroes(after);
+  const bool writes_before = !before.empty() && !is_known_zero(before);
+  const bool writes_after = !after.empty() && !is_known_zero(after);
+  if (options.fast_only && (writes_before || writes_after)) {
+    co_await fail(Error::of(ErrorKind::kUnsupported, "write zeroes", range.offset.value()));
+  }
+  if (!units.empty()) co_await zero_clusters(units, options);
+  if (writes_before) co_await write_out_zeroes(before);
+  if (writes_after) co_await write_out_zeroes(after);
 }
 
 Task<void> Access::write_out_zeroes(GuestRange range) {

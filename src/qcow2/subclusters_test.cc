@@ -93,6 +93,28 @@ TEST(SubclustersTest, AWriteGoesOnThroughAllocatedOnesAndClusters) {
   image.expect(kCluster - 6 * kUnit, 12 * kUnit, 3);
 }
 
+// Zeros of whole subclusters are fast, since they are bits; others would have to be written.
+Task<void> zero_fast(DeviceQueue& queue) {
+  ZeroOptions fast;
+  fast.fast_only = true;
+  co_await queue.write_zeroes(range_of(4 * kUnit, 2 * kUnit), fast);
+  Result<void> refused = co_await queue.write_zeroes(range_of(8 * kUnit, kUnit + 1), fast).result();
+  EXPECT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().kind, ErrorKind::kUnsupported);
+  // Around what is zero already nothing is written.
+  co_await queue.write_zeroes(range_of(4 * kUnit + 5, 2 * kUnit - 7), fast);
+}
+
+TEST(SubclustersTest, FastZerosAreBits) {
+  Extended image;
+  image.write(0, kCluster, 5);
+  image.use(&zero_fast);
+  EXPECT_EQ(image.allocated(0), kAll & ~uint64_t{0x30});
+  EXPECT_EQ(image.zeros(0), 0x30u);
+  image.expect(4 * kUnit, 2 * kUnit, 0);
+  image.expect(6 * kUnit, kCluster - 6 * kUnit, 5);
+}
+
 Task<void> expect_same(DeviceQueue& queue, uint64_t at, const std::vector<std::byte>& wanted) {
   std::vector<std::byte> bytes(wanted.size());
   co_await queue.read(GuestOffset(at), MutableBuffers(MutableBytes(bytes)));
@@ -257,6 +279,8 @@ struct BitmapDamage {
 
 constexpr BitmapDamage kBitmapDamage[] = {
     {"data and zeros at once", [](DamagedTables& t) { t.set_bitmap(3, kAll | kAll << 32); }, false},
+    {"data and zeros at once", [](DamagedTables& t) { t.set_bitmap(20, uint64_t{7} << 32 | 5); },
+     true},
     {"allocated subclusters of no cluster", [](DamagedTables& t) { t.set_bitmap(20, 5); }, false},
     {"reserved bits set", [](DamagedTables& t) { t.set_l2_entry(3, t.l2_entry(3) | kReadsZero); },
      true},
@@ -297,6 +321,35 @@ TEST(SubclustersTest, DamagedBitmapsAreFoundAndMendedWhereNothingIsLost) {
     EXPECT_EQ(all_lines(image.check()).empty(), damage.is_mended);
     if (damage.is_mended) image.write({20, 3});
   }
+}
+
+// Subclusters that are data and zeros at once are zeros where nothing else stands in the cluster;
+// one that holds something stays what it is, and is told of.
+TEST(SubclustersTest, DataAndZerosAtOnceAreZerosWhereTheDataAre) {
+  Extended extended;
+  extended.write(0, kCluster, 5);
+  const std::vector<std::byte> zeros(2 * kUnit);
+  const uint64_t cluster_at = extended.tables().host_of(0);
+  extended.stage().disk.poke(cluster_at + 4 * kUnit, zeros);
+  const uint64_t both = uint64_t{0x30} << 32;
+  extended.tables().set_bitmap(0, kAll | both);
+  auto repair = [&](Shard&) {
+    CheckOptions options;
+    options.repair = CheckRepair::kAll;
+    return check_storage(extended.stage().world.world(), extended.stage().storage(), options);
+  };
+  const Result<CheckReport> mended = extended.stage().world.run(repair);
+  ASSERT_TRUE(mended.ok());
+  EXPECT_EQ(mended.value().corruptions, 0u) << all_lines(mended.value());
+  EXPECT_EQ(mended.value().corruptions_fixed, 1u);
+  EXPECT_EQ(extended.tables().bitmap(0), (kAll & ~uint64_t{0x30}) | both);
+  extended.expect(0, 4 * kUnit, 5);
+  // Now one of two holds something.
+  extended.tables().set_bitmap(0, kAll | both | uint64_t{1} << 32);
+  const Result<CheckReport> left = extended.stage().world.run(repair);
+  ASSERT_TRUE(left.ok());
+  EXPECT_EQ(left.value().corruptions, 1u) << all_lines(left.value());
+  EXPECT_EQ(extended.tables().bitmap(0), (kAll & ~uint64_t{0x30}) | both | uint64_t{1} << 32);
 }
 
 // What is lost with the cluster are zeros already; what was unallocated stays so.

@@ -4,7 +4,6 @@
 
 #include "base/endian.h"
 #include "qcow2/check/check_lane.h"
-#include "qcow2/layout/data_file_entry.h"
 
 namespace ringdisk::qcow2 {
 namespace {
@@ -24,7 +23,7 @@ class TableScan {
     for (index_ = 0; index_ < entries; ++index_) {
       entry_ = load_l2_entry(table, index_, image_.geometry());
       if (entry_ == L2Entry::unallocated()) continue;
-      if (image_.rules.has_data_file && names_data_file(entry_)) {
+      if (is_in_data_file(entry_, image_.rules)) {
         scan_data_file();
         continue;
       }
@@ -55,14 +54,12 @@ class TableScan {
   void scan_data_file() {
     const HostOffset host = entry_.host();
     count_usage(host);
-    constexpr uint64_t kKnown = kCopied | kOffsetMask | kReadsZero;
-    const bool is_right = (entry_.raw() & ~kKnown) == 0 &&
-                          host.value() >> image_.geometry().cluster_bits() == place() &&
-                          host.is_aligned(image_.geometry().cluster_size());
-    if (is_right) return;
-    findings_.add(FindingKind::kOther, CheckStage::kEntries, place(),
-                  "guest cluster %llu: l2_entry=%llx is not its own place in the data file",
-                  static_cast<Number>(place()), static_cast<Number>(entry_.raw()));
+    const EntryVerdict verdict = judge_data_file_entry(entry_, ClusterIndex(place()), image_.rules);
+    if (verdict.is_sound()) [[likely]]
+      return;
+    findings_.add(verdict.kind, CheckStage::kEntries, place(),
+                  "guest cluster %llu: l2_entry=%llx: %s; L2 entry corrupted",
+                  static_cast<Number>(place()), static_cast<Number>(entry_.raw()), verdict.fault);
   }
 
   void count_usage(HostOffset host) {

@@ -22,11 +22,12 @@ enum class FindingKind : uint8_t {
   kCopiedFlag,      // contradicts the refcount
   kEntry,           // an entry of a guest table that says something impossible, and loses nothing
                     // when it is mended
+  kUnclear,         // one that says two things at once, mended where both come to the same
   kRefcountTables,  // the refcount table or its blocks must be built anew
   kLostPointer,     // a pointer at a place where nothing can be: what it meant is still somewhere
   kOther,
 };
-inline constexpr size_t kFindingKinds = 7;
+inline constexpr size_t kFindingKinds = 8;
 
 // Lines of an earlier stage stand before those of a later one.
 enum class CheckStage : uint8_t {
@@ -40,7 +41,7 @@ enum class CheckStage : uint8_t {
 // What is said in front of the lines of each kind: "ERROR", or "Repairing" where it is being done.
 struct FindingPrefixes {
   std::array<const char*, kFindingKinds> text = {"Leaked", "ERROR", "ERROR", "ERROR",
-                                                 "ERROR",  "ERROR", "ERROR"};
+                                                 "ERROR",  "ERROR", "ERROR", "ERROR"};
   const char*& operator[](FindingKind kind) { return text[static_cast<size_t>(kind)]; }
 };
 

@@ -62,6 +62,7 @@ Task<void> Checker::open() {
   image_->rules.has_zero_flag = header.version >= 3;
   image_->rules.has_backing = header.has_backing;
   image_->rules.has_data_file = header.has_data_file();
+  image_->rules.data_file_is_raw = header.data_file_is_raw();
   image_->header = std::move(header);
   snapshots_ = co_await read_snapshots(*storage_, image_->header, diagnostics);
   l1_places_.push_back({image_->header.l1_table, image_->header.l1_size});

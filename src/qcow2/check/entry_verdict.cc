@@ -11,6 +11,8 @@ constexpr uint64_t kL1Reserved = ~(kCopied | kOffsetMask);
 // Of a standard entry; bit 0 is version 3's zero flag.
 constexpr uint64_t kL2Reserved = ~(kCopied | kCompressed | kOffsetMask | kReadsZero);
 
+constexpr const char* kTwoThings = "subclusters that are data and zeros at once";
+
 EntryVerdict mend(const char* fault, L2Entry mended) {
   return {fault, FindingKind::kEntry, mended};
 }
@@ -66,7 +68,9 @@ EntryVerdict judge_standard(L2Entry entry, const EntryRules& rules) {
     if (!place.is_sound()) return place;
   }
   if ((entry.allocated() & entry.zeros()) != 0) {
-    return {"subclusters that are data and zeros at once", FindingKind::kOther};
+    const bool cannot_be_data = !entry.has_host() && (entry.allocated() & ~entry.zeros()) == 0;
+    if (!cannot_be_data) return {kTwoThings, FindingKind::kUnclear};
+    return mend(kTwoThings, L2Entry::unallocated().with_subclusters(0, entry.zeros()));
   }
   if (entry.has_host()) return {};
   if (entry.allocated() != 0) return {"allocated subclusters of no cluster", FindingKind::kOther};
@@ -89,6 +93,28 @@ EntryVerdict judge_l1_entry(uint64_t raw, const EntryRules& rules) {
     return {"table beyond the end of the file", FindingKind::kLostPointer};
   }
   if ((raw & kL1Reserved) != 0) return mend_l1("reserved bits set", raw & ~kL1Reserved);
+  return {};
+}
+
+EntryVerdict judge_data_file_entry(L2Entry given, ClusterIndex guest, const EntryRules& rules) {
+  const bool has_subclusters = rules.geometry.has_subclusters();
+  const uint64_t reserved = has_subclusters ? kL2Reserved | kReadsZero : kL2Reserved;
+  const L2Entry entry = without_bits(given, reserved);
+  const HostOffset own = rules.geometry.host_offset(guest);
+  if (entry.host() != own) {
+    constexpr const char* kElsewhere = "not its own place in the data file";
+    const bool has_data =
+        has_subclusters ? entry.allocated() != 0 : (entry.raw() & kReadsZero) == 0;
+    if (!has_data) return mend(kElsewhere, *rules.plain_zeros(entry));
+    if (!rules.data_file_is_raw) return {kElsewhere, FindingKind::kOther};
+    return mend(kElsewhere, L2Entry(own.value() | kCopied, entry.bitmap()));
+  }
+  if ((entry.allocated() & entry.zeros()) != 0) {
+    if (!rules.data_file_is_raw) return {kTwoThings, FindingKind::kOther};
+    return mend(kTwoThings,
+                entry.with_subclusters(entry.allocated(), entry.zeros() & ~entry.allocated()));
+  }
+  if (entry.raw() != given.raw()) return mend("reserved bits set", entry);
   return {};
 }
 

@@ -9,14 +9,19 @@
 //   data wholly beyond the end of the file, which reads as zeros            zeros
 //   the COPIED flag of nothing, or of a compressed cluster                  cleared
 //   the subcluster bitmap of a compressed cluster                           cleared
+//   subclusters that are data and zeros at once, of no cluster              zeros
+//   in a raw data file, any other place than its own, or zeros over data    its own, data
+//   in another data file zeros with another place than their own            zeros without a place
 // What is not: data at a misaligned place, compressed data beyond the end, version 2's missing zero
-// flag, subclusters that are data and zeros at once, or data of no cluster. What these meant cannot
-// be known.
+// flag, data of no cluster, data at another's place in a data file. What these meant cannot be
+// known. Subclusters that are data and zeros at once are mended where the data are zeros (kUnclear;
+// repair.h looks).
 #pragma once
 
 #include <optional>
 
 #include "qcow2/check/check_findings.h"
+#include "qcow2/layout/data_file_entry.h"
 #include "qcow2/layout/header.h"
 #include "qcow2/layout/l2_entry.h"
 
@@ -29,6 +34,7 @@ struct EntryRules {
   bool has_zero_flag = true;  // version 3
   bool has_backing = false;
   bool has_data_file = false;  // standard entries name places in it, and nothing counts those
+  bool data_file_is_raw = false;
 
   // What stands for zeros without a cluster where `entry` had data; nullopt: nothing does (version
   // 2, with a backing image). Subclusters that had none stay as they are.
@@ -53,6 +59,16 @@ struct EntryVerdict {
 
 EntryVerdict judge_l1_entry(uint64_t raw, const EntryRules& rules);
 EntryVerdict judge_l2_entry(L2Entry entry, const EntryRules& rules);
+// Of guest cluster `guest`, an entry for which is_in_data_file.
+EntryVerdict judge_data_file_entry(L2Entry entry, ClusterIndex guest, const EntryRules& rules);
+
+inline bool is_in_data_file(L2Entry entry, const EntryRules& rules) {
+  return rules.has_data_file && names_data_file(entry);
+}
+inline EntryVerdict judge_guest_entry(L2Entry entry, ClusterIndex guest, const EntryRules& rules) {
+  return is_in_data_file(entry, rules) ? judge_data_file_entry(entry, guest, rules)
+                                       : judge_l2_entry(entry, rules);
+}
 
 // Whether `raw` of an L1 table names a table that can be looked at, right in all else or not.
 inline bool names_table(uint64_t raw, const EntryRules& rules) {

@@ -39,8 +39,8 @@ bool Repair::has_work() const {
   const uint64_t leaks = keeps_leaks_ ? 0 : found_.leaks();
   const uint64_t flags = mends_flags_ ? found_.count(FindingKind::kCopiedFlag) : 0;
   if (mode_ == CheckRepair::kLeaks) return leaks + flags != 0;
-  return leaks + flags + found_.count(FindingKind::kRefcountTooLow) +
-             found_.count(FindingKind::kEntry) + found_.count(FindingKind::kRefcountTables) !=
+  return leaks + flags + entries_to_mend() + found_.count(FindingKind::kRefcountTooLow) +
+             found_.count(FindingKind::kRefcountTables) !=
          0;
 }
 
@@ -48,9 +48,7 @@ bool Repair::must_rebuild_but_may_not() const { return mode_ == CheckRepair::kLe
 
 Task<void> Repair::run() {
   if (mode_ == CheckRepair::kAll && found_.corruptions() != 0) co_await mark_dirty();
-  if (mode_ == CheckRepair::kAll && found_.count(FindingKind::kEntry) != 0) {
-    co_await mend_entries();
-  }
+  if (mode_ == CheckRepair::kAll && entries_to_mend() != 0) co_await mend_entries();
   if (rebuilds()) co_await rebuild();
   auto mend = [this](uint64_t) { return mend_window(); };
   auto nothing = [] {};
@@ -199,7 +197,9 @@ Task<void> Repair::mend_flags_of_l1(HostOffset at, Flags which) {
 
 Task<void> Repair::mend_flags_of_table(HostOffset at, uint64_t l1_index, Flags which,
                                        MutableBytes table) {
-  const bool may_mend = co_await read_table_to_mend(at, table);
+  // Those that name places in a data file share them with nobody.
+  if (checker_.image().rules.has_data_file) co_return;
+  const bool may_mend = co_await read_table_to_mend(at, l1_index, table);
   if (!may_mend) co_return;
   ChangedEntries changed;
   for (uint64_t i = 0; i < geometry().l2_entries(); ++i) {

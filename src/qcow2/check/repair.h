@@ -54,18 +54,24 @@ class Repair {
   Task<void> restore_dirty();
 
   // entries
+  uint64_t entries_to_mend() const {
+    return found_.count(FindingKind::kEntry) + found_.count(FindingKind::kUnclear);
+  }
   Task<void> mend_entries();
   Task<void> mend_entries_of_window(bool judges);
   // `judges`: by what they say themselves; in one window only.
   Task<void> mend_l1_table(HostOffset at, bool judges);
   Task<void> mend_l2_table(HostOffset at, uint64_t l1_index, bool judges, MutableBytes table);
-  L2Entry judged_entry(L2Entry entry, bool judges) const;
+  // By what it says itself.
+  Task<L2Entry> mended_entry(L2Entry entry, EntryVerdict verdict);
+  // One that says two things, where both come to the same; otherwise as it is.
+  Task<L2Entry> settled_entry(L2Entry entry);
   bool is_claimed(L2Entry entry) const;
   Task<L2Entry> unclaimed_entry(L2Entry entry);
   Task<bool> is_sound_table(ClusterIndex table);
-  bool can_write_table(Bytes table, HostOffset at) const;
+  bool can_write_table(Bytes table, HostOffset at, uint64_t l1_index) const;
   // Into `table`; false: it must not be written, nothing in it is to be mended.
-  Task<bool> read_table_to_mend(HostOffset at, MutableBytes table);
+  Task<bool> read_table_to_mend(HostOffset at, uint64_t l1_index, MutableBytes table);
   void note_mended(const char* what, uint64_t number, uint64_t before, uint64_t after);
 
   // refcount tables

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/endian.h"
+#include "codec/zero_detect.h"
 #include "qcow2/check/repair.h"
 #include "runtime/next_turn.h"
 #include "runtime/shard.h"
@@ -56,52 +57,70 @@ Task<void> Repair::mend_l1_table(HostOffset at, bool judges) {
 
 // A table that other metadata claims too, or whose entries cannot all be understood, may be no
 // table at all.
-bool Repair::can_write_table(Bytes table, HostOffset at) const {
+bool Repair::can_write_table(Bytes table, HostOffset at, uint64_t l1_index) const {
   if (checker_.is_contested(geometry().host_cluster(at))) return false;
+  const ClusterIndex first = geometry().first_cluster_of(l1_index);
   for (uint64_t i = 0; i < geometry().l2_entries(); ++i) {
-    const EntryVerdict verdict =
-        judge_l2_entry(load_l2_entry(table, i, geometry()), checker_.image().rules);
+    const L2Entry entry = load_l2_entry(table, i, geometry());
+    const EntryVerdict verdict = judge_guest_entry(entry, first + i, checker_.image().rules);
     if (!verdict.is_sound() && verdict.kind == FindingKind::kLostPointer) return false;
   }
   return true;
 }
 
-Task<bool> Repair::read_table_to_mend(HostOffset at, MutableBytes table) {
-  // What names places in a data file is told of, and left to its owner.
-  if (checker_.image().rules.has_data_file) co_return false;
+Task<bool> Repair::read_table_to_mend(HostOffset at, uint64_t l1_index, MutableBytes table) {
   co_await checker_.storage().read(at, MutableBuffers(table));
   co_await NextTurn(Shard::current());
-  co_return can_write_table(table, at);
+  co_return can_write_table(table, at, l1_index);
 }
 
 Task<void> Repair::mend_l2_table(HostOffset at, uint64_t l1_index, bool judges,
                                  MutableBytes table) {
-  const bool may_mend = co_await read_table_to_mend(at, table);
+  const bool may_mend = co_await read_table_to_mend(at, l1_index, table);
   if (!may_mend) co_return;
+  const ClusterIndex first = geometry().first_cluster_of(l1_index);
   ChangedEntries changed;
   for (uint64_t i = 0; i < geometry().l2_entries(); ++i) {
     const L2Entry entry = load_l2_entry(table, i, geometry());
     if (entry == L2Entry::unallocated()) continue;
-    L2Entry mended = judged_entry(entry, judges);
+    L2Entry mended = entry;
+    const EntryVerdict verdict = judge_guest_entry(entry, first + i, checker_.image().rules);
+    if (judges && !verdict.is_sound()) mended = co_await mended_entry(entry, verdict);
     if (is_claimed(mended)) mended = co_await unclaimed_entry(mended);
     if (mended == entry) continue;
-    note_mended("guest cluster", geometry().first_cluster_of(l1_index).value() + i, entry.raw(),
-                mended.raw());
+    note_mended("guest cluster", (first + i).value(), entry.raw(), mended.raw());
     store_l2_entry(table, i, mended, geometry());
     changed.add(i);
   }
   co_await write_entries(at, table, changed);
 }
 
-L2Entry Repair::judged_entry(L2Entry entry, bool judges) const {
-  if (!judges) return entry;
-  const EntryVerdict verdict = judge_l2_entry(entry, checker_.image().rules);
-  return !verdict.is_sound() && verdict.kind == FindingKind::kEntry ? verdict.mended : entry;
+Task<L2Entry> Repair::mended_entry(L2Entry entry, EntryVerdict verdict) {
+  if (verdict.kind == FindingKind::kUnclear) co_return co_await settled_entry(entry).result();
+  co_return verdict.kind == FindingKind::kEntry ? verdict.mended : entry;
+}
+
+// Subclusters that are data and zeros at once are zeros, where the data are. The place is right in
+// itself.
+Task<L2Entry> Repair::settled_entry(L2Entry entry) {
+  if (!entry.has_host()) co_return entry;
+  Buffer buffer = Shard::current().buffers().take(geometry().cluster_size());
+  MutableBytes cluster = buffer.first(geometry().cluster_size());
+  co_await checker_.storage().read(entry.host(), MutableBuffers(cluster));
+  const uint64_t length = geometry().cluster_size() >> kSubclusterBits;
+  uint32_t settled = 0;
+  for (uint32_t i = 0; i < uint32_t{1} << kSubclusterBits; ++i) {
+    const bool is_unclear = (entry.allocated() & entry.zeros() & uint32_t{1} << i) != 0;
+    if (is_unclear && is_zero(Bytes(cluster).subspan(i * length, length))) {
+      settled |= uint32_t{1} << i;
+    }
+  }
+  co_return entry.with_subclusters(entry.allocated() & ~settled, entry.zeros());
 }
 
 // Whether the cluster of an entry is metadata of this window.
 bool Repair::is_claimed(L2Entry entry) const {
-  if (!entry.has_host()) return false;
+  if (!entry.has_host() || is_in_data_file(entry, checker_.image().rules)) return false;
   const uint32_t flags = checker_.image().counts.flags(geometry().host_cluster(entry.host()));
   return (flags & ReferenceCounts::kMetadata) != 0;
 }

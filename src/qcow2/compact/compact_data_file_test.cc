@@ -8,6 +8,8 @@
 #include "qcow2/data_file_fixture_test.h"
 #include "qcow2/edit/resize.h"
 #include "sim/crash_sweep.h"
+#include "sim/fault_sweep.h"
+#include "sim/sim_world.h"
 
 namespace ringdisk::qcow2 {
 namespace {
@@ -122,6 +124,44 @@ TEST(CompactDataFileTest, TablesMoveAndACrashLosesNothing) {
     EXPECT_LT(scenario.report.bytes_after, scenario.report.bytes_before);
     for (const std::string& obstacle : scenario.report.obstacles) ADD_FAILURE() << obstacle;
   });
+}
+
+// Whether a failure was injected into the compaction.
+bool run_with_fault(uint64_t seed, uint64_t n) {
+  TestImage image = data_file_image(seed);
+  image.cluster_bits = image.extended_l2 ? 14 : 9 + seed % 4;
+  sim::SimWorld world(seed, 1);
+  sim::SimDisk disk(sim::SimDiskOptions::file(), seed), data(sim::SimDiskOptions::file(), seed + 1);
+  const sim::OpenStorages open = [&disk, &data] {
+    std::vector<std::unique_ptr<SharedStorage>> both;
+    both.push_back(storage_on(disk));
+    both.push_back(data_on(data));
+    return both;
+  };
+  PairModel model;
+  auto prepare = [&](Shard&) { return prepare_files(world.world(), image, open, seed, model); };
+  EXPECT_TRUE(world.run(prepare).ok());
+  sim::SimFaults faults;
+  faults.fail_at = n;
+  disk.set_faults(&faults);
+  CompactReport report;
+  auto compact = [&](Shard&) { return compact_on(world.world(), open, report); };
+  const Result<void> done = world.run(compact);
+  disk.set_faults(nullptr);
+  EXPECT_TRUE(done.ok() || done.error().errno_value == EIO);
+  EXPECT_TRUE(done.ok() || faults.failed != 0);
+  auto look = [&](Shard&) { return expect_model(world.world(), image, open, model); };
+  EXPECT_TRUE(world.run(look).ok());
+  EXPECT_TRUE(world.run(compact).ok());
+  EXPECT_TRUE(world.run(look).ok());
+  return faults.failed != 0;
+}
+
+TEST(CompactDataFileTest, EveryFailureIsToldAndLosesNothing) {
+  for (uint64_t seed : {1, 2}) {
+    auto run = [seed](uint64_t n) { return run_with_fault(seed, n); };
+    EXPECT_GT(sim::sweep_faults(2000, run), 10u);
+  }
 }
 
 }  // namespace
