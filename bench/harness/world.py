@@ -19,7 +19,11 @@ GIB = 1 << 30
 PREFIX = "ringdisk-bench-"
 SOURCES = pathlib.Path(__file__).resolve().parent.parent
 PROGRAMS = ("qemu-img", "qemu-io", "qemu-nbd", "nbdkit", "nbdcopy", "fio")
-PROBES = ("probe_nbd_server", "probe_copy")
+PROBES = ("probe_nbd_server", "probe_copy", "probe_encrypt")
+# What a probe in C++ is built of besides its own file, below src/.
+PROBE_PARTS = {"probe_encrypt": ("base/check.cc", "base/error.cc", "crypto/cpu_features.cc",
+                                 "crypto/aes_keys.cc", "crypto/xts_aesni.cc",
+                                 "crypto/xts_vaes256.cc", "crypto/xts_vaes512.cc")}
 
 
 class CannotMeasure(Exception):
@@ -109,13 +113,24 @@ def _directory(base):
         shutil.rmtree(directory)
 
 
+def _compiler(variable, *names):
+    named = os.environ.get(variable) or next(filter(None, map(shutil.which, names)), None)
+    if not named:
+        raise CannotMeasure(f"no compiler for the probes: install {names[0]}, or name one with"
+                            f" {variable}")
+    return named.split()
+
+
 def _build_probe(name, directory):
     """Compiles a probe with optimisation; gives its path."""
-    compiler = os.environ.get("CC") or shutil.which("clang-16") or shutil.which("cc")
-    if not compiler:
-        raise CannotMeasure("no C compiler for the probes: install clang-16, or name one with CC")
     target = directory / name
-    peers.run([*compiler.split(), "-O2", "-pthread", "-o", target, SOURCES / f"{name}.c"])
+    options = ["-O2", "-pthread", "-o", target]
+    if name in PROBE_PARTS:
+        sources = SOURCES.parent / "src"
+        peers.run([*_compiler("CXX", "clang++-16", "c++"), "-std=c++20", *options, "-I", sources,
+                   SOURCES / f"{name}.cc", *(sources / part for part in PROBE_PARTS[name])])
+    else:
+        peers.run([*_compiler("CC", "clang-16", "cc"), *options, SOURCES / f"{name}.c"])
     return str(target)
 
 
