@@ -165,7 +165,8 @@ class Guest:
         options = []
         for number, path in enumerate(self._disks):
             options += ["-drive", f"if=none,id=disk{number},format=raw,discard=unmap,"
-                        f"file={quoted(path)}", "-device", f"virtio-blk-pci,drive=disk{number}"]
+                        f"file.locking=off,file={quoted(path)}",  # the test reads it meanwhile
+                        "-device", f"virtio-blk-pci,drive=disk{number}"]
         if self._vhost_user:  # whose servers map the guest's memory
             options += ["-object", f"memory-backend-memfd,id=memory,size={memory_mib}M,share=on",
                         "-machine", "memory-backend=memory"]

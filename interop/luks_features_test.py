@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What else cryptsetup can do to a LUKS volume, and we must live with: all key slots in use, odd
+passphrases, other versions and ciphers, labels, tokens, detached headers, encryption half-way; the
+payload is read after each. All kinds of volumes are in luks1_matrix_test.py and
+luks2_matrix_test.py, changes of keys in luks_keys_test.py.
+"""
+import os
+import re
+
+import peers
+from luks_matrix import Kind
+from luks_volumes import OFFSET, SIZE, VolumeCase, cryptsetup
+
+KINDS = (Kind(1, "aes-xts-plain64", 512), Kind(1, "aes-cbc-essiv:sha256", 256, "sha512"),
+         Kind(2, "aes-xts-plain64", 512, hash=None, kdf="argon2id", sector_size=4096),
+         Kind(2, "aes-xts-plain64", 256))
+# In luksDump: what is random, and how it is laid over lines.
+RANDOM = re.compile(r"^\s*(UUID|Salt|MK digest|MK salt|Digest):.*\n((\s+([0-9a-f]{2} )+\s*\n)*)",
+                    re.M)
+
+
+def luks(action, *words, **options):
+    return peers.ringdisk("luks", action, *words, **options)
+
+
+class FeatureCase(VolumeCase):
+    def setUp(self):
+        super().setUp()
+        self.keys.append(self.directory / "key3")
+        self.keys[2].write_bytes(b"the third")
+
+    def opens_by_both(self, volume, *header):
+        """For each passphrase, whether it opens; both programs must agree."""
+        by_them, by_us = [], []
+        for key in self.keys:
+            them = cryptsetup("open", "--test-passphrase", *header, "--key-file", key, volume,
+                              expect=None)
+            us = peers.ringdisk("convert", "--key-file", key, "-f", "luks", "-O", "raw", volume,
+                                self.directory / "seen", expect=None)
+            by_them.append(them.returncode == 0)
+            by_us.append(us.returncode == 0)
+            if us.returncode == 0:
+                peers.require_same(self.raw, self.directory / "seen")
+            else:
+                self.assertEqual(us.returncode, 1, us.stderr)
+                self.assertEqual(len(us.stderr.splitlines()), 1, us.stderr)
+        self.assertEqual(by_us, by_them)
+        return by_us
+
+
+class KeySlots(FeatureCase):
+    """Filled by both in turn, with whatever a passphrase may be."""
+
+    def test_every_slot_can_be_filled(self):
+        for kind, slots in ((KINDS[0], 8), (KINDS[3], 32)):
+            with self.subTest(str(kind)), self.scratch() as directory:
+                volume = self.we_make(kind, directory)
+                for number in range(1, slots):
+                    self.keys[1].write_bytes(b"number %d" % number)
+                    words = ("--key-file", self.keys[0], *kind.derivation_options())
+                    if number % 2:
+                        luks("add-key", *words, "--new-key-file", self.keys[1], volume)
+                    else:
+                        cryptsetup("luksAddKey", *words, volume, self.keys[1])
+                self.assertEqual(self.opens_by_both(volume), [True, True, False])
+                luks("add-key", *words, "--new-key-file", self.keys[2], volume, expect=1)
+                cryptsetup("luksAddKey", *words, volume, self.keys[2], expect=1)
+
+    def test_odd_passphrases(self):
+        for content in (b"a line\n", b"\0zero\0", bytes(range(256)) * 16, b"x"):
+            with self.subTest(content=content[:10]), self.scratch() as directory:
+                self.keys[0].write_bytes(content)
+                for make in (self.they_make, self.we_make):
+                    self.assertTrue(self.opens_by_both(make(KINDS[3], directory))[0])
+
+
+class Headers(FeatureCase):
+    """What is around the key slots."""
+
+    def test_the_same_words_make_the_same_header(self):
+        for kind in KINDS:
+            with self.subTest(str(kind)), self.scratch() as directory:
+                ours, theirs = directory / "ours", directory / "theirs"
+                for volume in (ours, theirs):
+                    volume.touch()
+                    os.truncate(volume, 20 << 20)
+                luks("format", "--key-file", self.keys[0], *kind.cryptsetup_options(), ours)
+                cryptsetup("luksFormat", *kind.cryptsetup_options(), theirs, self.keys[0])
+                dumped = [RANDOM.sub(r"\1\n", cryptsetup("luksDump", volume).stdout)
+                          .replace(str(volume), "") for volume in (ours, theirs)]
+                if kind.version == 1:  # the digest's iterations are counted by time
+                    dumped = [re.sub(r"MK iterations:.*", "", text) for text in dumped]
+                self.assertEqual(dumped[0].replace("Epoch:         \t1", "Epoch:         \t3"),
+                                 dumped[1].replace("Epoch:         \t1", "Epoch:         \t3"))
+
+    def test_versions_are_converted_by_them(self):
+        with self.scratch() as directory:
+            volume = self.we_make(KINDS[0], directory)
+            for version in (2, 1):
+                cryptsetup("convert", "--type", f"luks{version}", volume)
+                self.assertEqual(self.opens_by_both(volume), [True, False, False])
+
+    def test_detached_headers(self):
+        for kind in KINDS:
+            with self.subTest(str(kind)), self.scratch() as directory:
+                volume, header = self.they_make(kind, directory), directory / "header"
+                cryptsetup("luksHeaderBackup", "--header-backup-file", header, volume)
+                with open(volume, "r+b") as file:
+                    file.write(os.urandom(OFFSET))  # no header there any more
+                self.add_key(kind, header)
+                for key in self.keys[:2]:
+                    peers.ringdisk("convert", "--object", f"secret,id=s,file={key}",
+                                   "--image-opts", "-O", "raw",
+                                   f"driver=luks,key-secret=s,header.filename={header},"
+                                   f"file.filename={volume}", directory / "raw")
+                    peers.require_same(self.raw, directory / "raw")
+                    cryptsetup("open", "--test-passphrase", "--header", header, "--key-file", key,
+                               volume)
+
+    def test_what_we_do_not_use_does_not_disturb(self):
+        with self.scratch() as directory:
+            volume = self.they_make(KINDS[3], directory)
+            quick = KINDS[3].derivation_options()
+            cryptsetup("config", "--label", "a label", "--subsystem", "a subsystem", volume)
+            peers.run([peers.need("cryptsetup"), "token", "import", volume],
+                      stdin='{"type": "some-token", "keyslots": ["0"], "text": "\\u00e4"}')
+            cryptsetup("luksAddKey", *quick, "--unbound", "--key-size", "256", "--key-file",
+                       self.keys[0], volume, self.keys[2])
+            self.assertEqual(self.opens_by_both(volume)[:2], [True, False])
+            self.add_key(KINDS[3], volume)
+            self.assertEqual(self.opens_by_both(volume)[:2], [True, True])
+            dumped = cryptsetup("luksDump", volume).stdout
+            for kept in ("a label", "a subsystem", "some-token", "unbound"):
+                self.assertIn(kept, dumped)
+
+    def test_other_ciphers_of_key_slots(self):
+        with self.scratch() as directory:
+            volume = self.they_make(KINDS[2], directory)
+            cryptsetup("luksAddKey", *KINDS[3].derivation_options(), "--keyslot-cipher",
+                       "aes-cbc-essiv:sha256", "--keyslot-key-size", "128", "--key-file",
+                       self.keys[0], volume, self.keys[1])
+            self.assertEqual(self.opens_by_both(volume), [True, True, False])
+
+    def test_a_damaged_copy_is_no_matter(self):
+        for at in (0, 4096 + 100, 16384, 16384 + 5000):
+            with self.subTest(at=at), self.scratch() as directory:
+                volume = self.we_make(KINDS[3], directory)
+                with open(volume, "r+b") as file:
+                    file.seek(at)
+                    file.write(b"damage")
+                self.read_by_us(volume, self.keys[0], directory / "raw")
+                self.add_key(KINDS[3], volume)  # writes both copies anew
+                cryptsetup("open", "--test-passphrase", "--disable-locks", "--key-file",
+                           self.keys[1], volume)
+                peers.ringdisk("check", "-f", "luks", volume)
+
+    def test_a_volume_being_encrypted_anew_is_refused(self):
+        with self.scratch() as directory:
+            volume = self.they_make(KINDS[3], directory)
+            cryptsetup("reencrypt", "--init-only", *KINDS[3].derivation_options(), "--key-file",
+                       self.keys[0], volume)
+            done = peers.ringdisk("convert", "--key-file", self.keys[0], "-f", "luks", "-O", "raw",
+                                  volume, directory / "raw", expect=1)
+            self.assertIn("re-encryption", done.stderr)
+            self.assertFalse((directory / "raw").exists())
+            self.assertEqual(volume.stat().st_size, OFFSET + SIZE)
+
+
+if __name__ == "__main__":
+    peers.main(needs=["cryptsetup"])
