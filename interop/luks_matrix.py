@@ -100,8 +100,8 @@ def qemu_kinds():
 
 
 def kinds_of(version):
-    """All kinds of one version, or a seventh of them (every value of each property is among them)
-    where the program under test is slowed by a sanitizer."""
+    """All kinds of one version, or a seventh of them where the program under test is slowed by a
+    sanitizer; the release build's run has them all."""
     derivations = [("pbkdf2", name) for name in HASHES]
     sizes = SECTOR_SIZES[:1]
     if version == 2:
