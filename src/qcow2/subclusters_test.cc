@@ -352,6 +352,23 @@ TEST(SubclustersTest, DataAndZerosAtOnceAreZerosWhereTheDataAre) {
   EXPECT_EQ(extended.tables().bitmap(0), (kAll & ~uint64_t{0x30}) | both | uint64_t{1} << 32);
 }
 
+// There zero bytes are the cipher of something else.
+TEST(SubclustersTest, ZeroBytesInAnEncryptedFileSayNothing) {
+  TestImage encrypted = extended_image();
+  encrypted.is_encrypted = true;
+  DamagedImage image(encrypted);
+  image.write({0, 1});
+  ASSERT_EQ(all_lines(image.check()), "");
+  DamagedTables tables = image.tables();
+  const std::vector<std::byte> zeros(2 * kUnit);
+  image.disk().poke(tables.host_of(0) + 4 * kUnit, zeros);
+  const uint64_t both = kAll | uint64_t{0x30} << 32;
+  tables.set_bitmap(0, both);
+  const CheckReport repaired = image.check(CheckRepair::kAll);
+  EXPECT_EQ(repaired.corruptions, 1u) << all_lines(repaired);
+  EXPECT_EQ(tables.bitmap(0), both);
+}
+
 // What is lost with the cluster are zeros already; what was unallocated stays so.
 TEST(SubclustersTest, AMendedEntryKeepsWhatItsBitmapSays) {
   DamagedImage image(extended_image());

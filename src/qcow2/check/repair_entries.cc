@@ -101,9 +101,9 @@ Task<L2Entry> Repair::mended_entry(L2Entry entry, EntryVerdict verdict) {
 }
 
 // Subclusters that are data and zeros at once are zeros, where the data are. The place is right in
-// itself.
+// itself. What an encrypted image's data are cannot be seen here.
 Task<L2Entry> Repair::settled_entry(L2Entry entry) {
-  if (!entry.has_host()) co_return entry;
+  if (!entry.has_host() || checker_.image().header.is_encrypted()) co_return entry;
   Buffer buffer = Shard::current().buffers().take(geometry().cluster_size());
   MutableBytes cluster = buffer.first(geometry().cluster_size());
   co_await checker_.storage().read(entry.host(), MutableBuffers(cluster));
