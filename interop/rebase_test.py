@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Overlays over another backing image: what the disk shows stays, as qemu-img sees it; the name
 alone; nothing below; what is refused; an interruption."""
+import json
 import os
 import signal
 import subprocess
@@ -83,6 +84,35 @@ class RebaseTest(peers.Case):
         self.assertEqual(peers.qemu_info(twin)["backing-filename"], self.other.name)
         self.assertLessEqual(os.stat(self.overlay).st_size, os.stat(twin).st_size + MIB)
 
+    def test_what_is_copied_is_compressed(self):
+        for options in ((), ("-o", "cluster_size=4k"), ("-o", "extended_l2=on"),
+                        ("-o", "compat=0.10"), ("-o", "compression_type=zstd")):
+            with self.subTest(options=options):
+                self.make(*options, base=self.base)
+                peers.ringdisk("rebase", "-c", "-b", "", self.overlay)
+                self.assertEqual(self.backing(), (None, None))
+                self.require_same()
+                done = json.loads(peers.qemu_img("check", "--output=json", self.overlay).stdout)
+                self.assertGreater(done.get("compressed-clusters", 0), 0)
+        self.overlay.unlink()
+        peers.ringdisk("create", "-q", "-f", "qcow2", "-o", "data_file=disk.data", "-b",
+                       self.base.name, "-F", "qcow2", self.overlay)
+        done = peers.ringdisk("rebase", "-c", "-b", "", self.overlay, expect=1)
+        self.assertIn("compress", done.stderr)
+        self.assertEqual(self.backing(), (self.base.name, "qcow2"))
+
+    def test_the_overlay_stays_locked_until_it_has_its_new_name(self):
+        """Everything that rebase opens for writing it opens once."""
+        self.make(base=self.base)
+        trace = self.directory / "trace"
+        peers.run([peers.need("strace"), "-f", "-e", "trace=openat,close", "-o", trace,
+                   peers.ringdisk_path(), "rebase", "-b", self.other.name, "-F", "qcow2",
+                   self.overlay])
+        opened = [line for line in trace.read_text().splitlines()
+                  if self.overlay.name in line and "O_RDWR" in line]
+        self.assertEqual(len(opened), 1, opened)
+        self.require_same()
+
     def test_what_is_the_same_is_not_copied(self):
         self.make(base=self.base)
         middle = self.directory / "middle.qcow2"
@@ -146,8 +176,7 @@ class RebaseTest(peers.Case):
                  (("-b", "sub/above.qcow2", "-F", "qcow2", "--allow-path", self.directory),
                   "own backing"),
                  (("-b", "json:{}", "-F", "qcow2"), "json"),
-                 (("-b", "/etc/hostname", "-F", "raw"), "--allow-path"),
-                 (("-c", "-b", self.other.name, "-F", "qcow2"), "-c"))
+                 (("-b", "/etc/hostname", "-F", "raw"), "--allow-path"))
         for arguments, text in cases:
             with self.subTest(arguments=arguments):
                 done = peers.ringdisk("rebase", *arguments, self.overlay, expect=1)

@@ -143,12 +143,8 @@ Task<int> run(Program& program, const Arguments& arguments) {
   mode.read_only = !options.write;
   mode.share = arguments.has("force-share");
   mode.cache = co_await cache_argument(arguments, "t", CacheMode::kWriteback, diagnostics);
-  Graph graph = program.graph();
-  std::shared_ptr<DeviceNode> device = co_await graph.open(std::move(name), mode);
-  Result<void> done = co_await bench(program, arguments, *device, options).result();
-  Result<void> closed = co_await device->close().result();
-  co_await std::move(done);
-  co_await std::move(closed);
+  auto body = [&](DeviceNode& device) { return bench(program, arguments, device, options); };
+  co_await with_device(program, std::move(name), mode, body);
   co_return 0;
 }
 

@@ -189,9 +189,7 @@ Task<int> run(Program& program, const Arguments& arguments) {
   ImageFile image = co_await open_image_file(program, std::move(name), mode);
   Checked checked;
   Result<void> done = co_await check_watched(program, arguments, image, options, checked).result();
-  Result<void> closed = co_await image.storage->node->close().result();
-  co_await std::move(done);
-  co_await std::move(closed);
+  co_await close_after(std::move(done), *image.storage->node);
   if (!checked.report) {
     program.console.remark("ringdisk: " + image.name + ": format '" + image.format +
                            "' does not support checks\n");

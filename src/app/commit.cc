@@ -48,10 +48,7 @@ Task<ImageName> find_base(Program& program, const Arguments& arguments, const Im
   mode.read_only = mode.no_backing = mode.keep_clean = true;
   ImageFile image = co_await open_image_file(program, top, mode);
   const std::string filename = image.filename;
-  Result<ImageDescription> described = co_await describe_image(program, image).result();
-  Result<void> closed = co_await image.storage->node->close().result();
-  const ImageDescription description = co_await std::move(described);
-  co_await std::move(closed);
+  const ImageDescription description = co_await describe_and_close(program, image);
   if (description.backing_name.empty()) {
     co_await fail(usage_error(program.diagnostics(), top.text() + ": has no backing image"));
   }
@@ -91,9 +88,7 @@ Task<std::shared_ptr<DeviceNode>> open_base(Program& program, const Commit& comm
 Task<void> commit_from(Program& program, const Commit& commit, DeviceNode& top) {
   std::shared_ptr<DeviceNode> base = co_await open_base(program, commit, top.size());
   Result<void> copied = co_await copy_down(program, commit, top, *base).result();
-  Result<void> closed = co_await base->close().result();
-  co_await std::move(copied);
-  co_await std::move(closed);
+  co_await close_after(std::move(copied), *base);
 }
 
 Task<void> commit_and_empty(Program& program, const Commit& commit, DeviceNode& top) {
@@ -108,12 +103,8 @@ Task<void> commit_down(Program& program, const Commit& commit) {
   mode.read_only = commit.keeps_top;
   mode.no_backing = true;
   mode.cache = commit.cache;
-  Graph graph = program.graph();
-  std::shared_ptr<DeviceNode> top = co_await graph.open(commit.top, mode);
-  Result<void> committed = co_await commit_and_empty(program, commit, *top).result();
-  Result<void> closed = co_await top->close().result();
-  co_await std::move(committed);
-  co_await std::move(closed);
+  auto body = [&](DeviceNode& top) { return commit_and_empty(program, commit, top); };
+  co_await with_device(program, commit.top, mode, body);
 }
 
 Task<int> run(Program& program, const Arguments& arguments) {

@@ -119,9 +119,7 @@ Task<void> fill_target(Program& program, const ConvertRequest& request, const De
     is_touched = true;
     copied = co_await copy(program, request, sources, *target).result();
   }
-  Result<void> closed = co_await target->close().result();
-  co_await std::move(copied);
-  co_await std::move(closed);
+  co_await close_after(std::move(copied), *target);
   co_await write_target_bitmaps(program, request, bitmaps);
 }
 

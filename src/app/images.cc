@@ -137,12 +137,16 @@ Task<ImageDescription> describe_image(Program& program, ImageFile& image) {
   co_return std::move(description);
 }
 
-Task<ImageDescription> describe_image(Program& program, ImageName name, OpenMode mode) {
-  ImageFile image = co_await open_image_file(program, std::move(name), mode);
+Task<ImageDescription> describe_and_close(Program& program, ImageFile& image) {
   Result<ImageDescription> described = co_await describe_image(program, image).result();
   Result<void> closed = co_await image.storage->node->close().result();
   if (described.ok() && !closed.ok()) co_return closed.error();
   co_return std::move(described);
+}
+
+Task<ImageDescription> describe_image(Program& program, ImageName name, OpenMode mode) {
+  ImageFile image = co_await open_image_file(program, std::move(name), mode);
+  co_return co_await describe_and_close(program, image);
 }
 
 Task<ImageName> backing_image(Program& program, std::string filename,

@@ -46,12 +46,32 @@ Task<ImageFile> open_image_file(Program& program, ImageName name, OpenMode mode)
 
 // What it says of itself; its size is that of the disk as it was described to us (offset=, size=).
 Task<ImageDescription> describe_image(Program& program, ImageFile& image);
-// As above; opened and closed in between.
+// As above, and closed.
+Task<ImageDescription> describe_and_close(Program& program, ImageFile& image);
+// As above; opened and closed.
 Task<ImageDescription> describe_image(Program& program, ImageName name, OpenMode mode);
 
 // The backing image that `description` of the image file `filename` names, past the gate.
 Task<ImageName> backing_image(Program& program, std::string filename,
                               const ImageDescription& description);
+
+// Closes `closed` whatever came before; the first error wins.
+template <class Closeable>
+Task<void> close_after(Result<void> done, Closeable& closed) {
+  Result<void> outcome = co_await closed.close().result();
+  co_await std::move(done);
+  co_await std::move(outcome);
+}
+
+// Opens the disk that `name` names, runs body(DeviceNode&), which gives a Task<void>, and closes
+// it whatever became of that.
+template <class Body>
+Task<void> with_device(Program& program, ImageName name, OpenMode mode, Body& body) {
+  Graph graph = program.graph();
+  std::shared_ptr<DeviceNode> device = co_await graph.open(std::move(name), mode);
+  Result<void> done = co_await body(*device).result();
+  co_await close_after(std::move(done), *device);
+}
 
 using Devices = std::vector<std::shared_ptr<DeviceNode>>;
 

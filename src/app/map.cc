@@ -116,13 +116,11 @@ Task<int> run(Program& program, const Arguments& arguments) {
   OpenMode mode;
   mode.read_only = mode.keep_clean = true;
   mode.share = arguments.has("force-share");
-  Graph graph = program.graph();
-  std::shared_ptr<DeviceNode> device = co_await graph.open(std::move(name), mode);
-  const GuestRange range = range_within(device->size().value(), start, length);
-  Result<void> printed = co_await print_map(program, *device, range, as_json).result();
-  Result<void> closed = co_await device->close().result();
-  co_await std::move(printed);
-  co_await std::move(closed);
+  auto body = [&](DeviceNode& device) {
+    const GuestRange range = range_within(device.size().value(), start, length);
+    return print_map(program, device, range, as_json);
+  };
+  co_await with_device(program, std::move(name), mode, body);
   co_return 0;
 }
 

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // ringdisk rebase: another backing image, or none. In this order, so that the disk reads the same
 // at any moment: what only the old chain holds is copied into the image, all of it is durable, then
-// the recorded name changes. With -u the name alone.
+// the recorded name changes. The image stays open, and locked, all the while, so that nobody's
+// change comes in between. With -u the name alone.
 #include "jobs/rebase.h"
 
 #include <array>
 
+#include "app/convert_compression.h"
 #include "app/create_image.h"
 #include "app/image_command_options.h"
 #include "app/images.h"
@@ -24,7 +26,7 @@ constexpr std::array<OptionSpec, 12> kOptions = {{
     kImageFormatOption,
     {'t', "", "CACHE", "cache mode of the image (default: writeback)"},
     {'T', "", "CACHE", "cache mode of backing images (default: writeback)"},
-    {'c', "", "", "compressing what is copied is not supported yet"},
+    {'c', "", "", "compress what is copied"},
     {'U', "force-share", "", "do not insist on locks of the new backing image"},
     kProgressFlag,
     kProgressOption,
@@ -40,6 +42,7 @@ struct Rebasing {
   OpenMode mode;        // of the image
   OpenMode below_mode;  // of the new backing image
   bool changes_name_alone = false;
+  bool compresses = false;
   ProgressOptions progress;
 };
 
@@ -58,15 +61,12 @@ Result<void> take_new_backing(const Arguments& arguments, Rebasing& rebasing,
 
 Task<Rebasing> read_arguments(Program& program, const Arguments& arguments) {
   Diagnostics& diagnostics = program.diagnostics();
-  if (arguments.has("c")) {
-    co_await fail(diagnostics.explain(Error::of(ErrorKind::kUnsupported, "rebase"),
-                                      "-c is not supported; 'convert -c' compresses an image"));
-  }
   std::string word = co_await single_name(arguments, diagnostics);
   Rebasing rebasing;
   rebasing.name = co_await source_argument(arguments, word, diagnostics);
   co_await take_new_backing(arguments, rebasing, diagnostics);
   rebasing.changes_name_alone = arguments.has("u");
+  rebasing.compresses = arguments.has("c");
   rebasing.below_mode.share = arguments.has("force-share");
   rebasing.mode.cache = co_await cache_argument(arguments, "t", CacheMode::kWriteback, diagnostics);
   rebasing.below_mode.cache =
@@ -83,10 +83,7 @@ Task<ImageDescription> look_at(Program& program, Rebasing& rebasing) {
   ImageFile image = co_await open_image_file(program, rebasing.name, mode);
   rebasing.filename = image.filename;
   if (rebasing.name.options.empty()) rebasing.name.format = image.format;
-  Result<ImageDescription> described = co_await describe_image(program, image).result();
-  Result<void> closed = co_await image.storage->node->close().result();
-  if (described.ok() && !closed.ok()) co_return closed.error();
-  co_return std::move(described);
+  co_return co_await describe_and_close(program, image);
 }
 
 Task<void> refuse_own_chain(Program& program, const Rebasing& rebasing) {
@@ -103,7 +100,9 @@ Task<void> refuse_own_chain(Program& program, const Rebasing& rebasing) {
 
 Task<void> run_job(Program& program, const Rebasing& rebasing, DeviceNode& overlay,
                    DeviceNode* below) {
-  RebaseJob job(program.world, overlay, below);
+  RebaseOptions options;
+  options.compress = rebasing.compresses;
+  RebaseJob job(program.world, overlay, below, options);
   ProgressReporter reporter(
       rebasing.progress, [&job] { return job.done_bytes(); }, [&job] { return job.total_bytes(); });
   auto body = [&job](CancelToken token) { return job.run(token); };
@@ -120,16 +119,25 @@ Task<void> rebase_from(Program& program, const Rebasing& rebasing, DeviceNode& o
   then.backing_name = rebasing.backing_name;
   then.backing_format = rebasing.backing_format;
   ImageName name = co_await backing_image(program, rebasing.filename, then);
-  Graph graph = program.graph();
-  std::shared_ptr<DeviceNode> below = co_await graph.open(std::move(name), rebasing.below_mode);
-  Result<void> rebased = co_await run_job(program, rebasing, overlay, below.get()).result();
-  Result<void> closed = co_await below->close().result();
-  co_await std::move(rebased);
-  co_await std::move(closed);
+  auto body = [&](DeviceNode& below) { return run_job(program, rebasing, overlay, &below); };
+  co_await with_device(program, std::move(name), rebasing.below_mode, body);
 }
 
-Task<void> copy_what_differs(Program& program, const Rebasing& rebasing,
-                             const ImageDescription& now) {
+Task<void> change_name(Program& program, const Rebasing& rebasing, DeviceNode& overlay) {
+  FormatAdmin* admin = co_await program.find_admin(overlay.format().driver());
+  co_await admin->change_backing(program.world, overlay.format(), rebasing.backing_name,
+                                 rebasing.backing_format);
+}
+
+Task<void> copy_and_change_name(Program& program, const Rebasing& rebasing, DeviceNode& overlay) {
+  CompressionRequest compression;
+  compression.wanted = rebasing.compresses;
+  co_await check_compression(compression, overlay, program.diagnostics());
+  co_await rebase_from(program, rebasing, overlay);
+  co_await change_name(program, rebasing, overlay);
+}
+
+Task<void> rebase_safely(Program& program, const Rebasing& rebasing, const ImageDescription& now) {
   if (!now.snapshots.empty()) {
     co_await fail(usage_error(program.diagnostics(),
                               rebasing.name.text() +
@@ -138,29 +146,26 @@ Task<void> copy_what_differs(Program& program, const Rebasing& rebasing,
   }
   OpenMode mode = rebasing.mode;
   mode.keep_zeroes = true;
-  Graph graph = program.graph();
-  std::shared_ptr<DeviceNode> overlay = co_await graph.open(rebasing.name, mode);
-  Result<void> rebased = co_await rebase_from(program, rebasing, *overlay).result();
-  Result<void> closed = co_await overlay->close().result();
-  co_await std::move(rebased);
-  co_await std::move(closed);
+  auto body = [&](DeviceNode& overlay) { return copy_and_change_name(program, rebasing, overlay); };
+  co_await with_device(program, rebasing.name, mode, body);
 }
 
-Task<void> change_name(Program& program, const Rebasing& rebasing) {
+Task<void> rebase_name_alone(Program& program, const Rebasing& rebasing) {
   OpenMode mode = rebasing.mode;
   mode.no_backing = true;
-  ImageFile image = co_await open_image_file(program, rebasing.name, mode);
-  Graph graph = program.graph();
-  co_await image.admin->change_backing(graph, std::move(image.storage), rebasing.backing_name,
-                                       rebasing.backing_format);
+  auto body = [&](DeviceNode& overlay) { return change_name(program, rebasing, overlay); };
+  co_await with_device(program, rebasing.name, mode, body);
 }
 
 Task<int> run(Program& program, const Arguments& arguments) {
   Rebasing rebasing = co_await read_arguments(program, arguments);
   const ImageDescription now = co_await look_at(program, rebasing);
   co_await refuse_own_chain(program, rebasing);
-  if (!rebasing.changes_name_alone) co_await copy_what_differs(program, rebasing, now);
-  co_await change_name(program, rebasing);
+  if (rebasing.changes_name_alone) {
+    co_await rebase_name_alone(program, rebasing);
+  } else {
+    co_await rebase_safely(program, rebasing, now);
+  }
   co_return 0;
 }
 
@@ -171,12 +176,13 @@ Command rebase_command() {
   command.name = "rebase";
   command.summary = "give an image another backing image, or none";
   command.synopsis =
-      "-b BACKING [-F FMT] [-u] [-f FMT] [-t CACHE] [-T CACHE] [-U] [-p] [-q] [--image-opts] FILE";
+      "-b BACKING [-F FMT] [-u] [-c] [-f FMT] [-t CACHE] [-T CACHE] [-U] [-p] [-q] [--image-opts] "
+      "FILE";
   command.text =
       "Makes BACKING the backing image of FILE. What FILE shows stays the same: where it would be\n"
       "something else, it is copied into FILE first. -b '' copies all of it, and FILE needs no\n"
       "backing image any more. With -u only the name changes, for backing images that were moved\n"
-      "or renamed.\n";
+      "or renamed. With -c what is copied is compressed.\n";
   command.examples =
       "  ringdisk rebase -b other.qcow2 -F qcow2 overlay.qcow2\n"
       "  ringdisk rebase -b '' overlay.qcow2\n"

@@ -169,11 +169,11 @@ class FormatAdmin {
   // It is one of this format's, open for writing; its queues are gone, and nothing but its close
   // comes after. kUnsupported: the format has no backing images.
   virtual Task<void> make_empty(const World& world, FormatNode& node);
-  // Changes what the image in `storage`, handled as above, records of its backing image; an empty
-  // name: it has none. What its disk shows is the caller's affair. kUnsupported: the format has no
-  // backing images. kLimit: the name is too long.
-  virtual Task<void> change_backing(Graph& graph, std::unique_ptr<SharedStorage> storage,
-                                    std::string name, std::string format);
+  // Changes what the image `node`, handled as above, records of its backing image, when all that
+  // was written to it is durable; an empty name: it has none. What its disk shows is the caller's
+  // affair. kUnsupported: the format has no backing images. kLimit: the name is too long.
+  virtual Task<void> change_backing(const World& world, FormatNode& node, std::string name,
+                                    std::string format);
   // The -o options that amend takes, as create_options; none: its images cannot be amended.
   virtual std::vector<std::pair<std::string, std::string>> amend_options() const { return {}; }
   // Options are judged before anything changes; then step by step, each of which a crash or an
@@ -219,12 +219,6 @@ inline Task<void> FormatAdmin::edit_snapshots(Graph& graph, std::unique_ptr<Shar
                           "the format '" + std::string(name()) + "' has no snapshots");
 }
 
-inline Task<void> FormatAdmin::change_backing(Graph& graph, std::unique_ptr<SharedStorage> storage,
-                                              std::string, std::string) {
-  return refuse_and_close(graph, std::move(storage),
-                          "the format '" + std::string(this->name()) + "' has no backing images");
-}
-
 inline Task<void> FormatAdmin::amend(Graph& graph, AmendRequest) {
   const Error error = Error::of(ErrorKind::kUnsupported, "amend");
   co_await fail(graph.world().diagnostics.explain(
@@ -244,6 +238,13 @@ inline Task<void> FormatAdmin::make_empty(const World& world, FormatNode&) {
   co_await fail(
       world.diagnostics.explain(Error::of(ErrorKind::kUnsupported, "empty image"),
                                 "the format '" + std::string(name()) + "' has no backing images"));
+}
+
+inline Task<void> FormatAdmin::change_backing(const World& world, FormatNode&, std::string,
+                                              std::string) {
+  co_await fail(world.diagnostics.explain(
+      Error::of(ErrorKind::kUnsupported, "change backing"),
+      "the format '" + std::string(this->name()) + "' has no backing images"));
 }
 
 namespace format_admin_internal {

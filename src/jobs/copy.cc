@@ -37,6 +37,12 @@ CopyOptions fitted(CopyOptions options, const FormatLimits& target) {
   return options;
 }
 
+uint64_t size_of_all(const std::vector<DeviceNode*>& disks) {
+  uint64_t bytes = 0;
+  for (const DeviceNode* disk : disks) bytes += disk->size().value();
+  return bytes;
+}
+
 }  // namespace
 
 CopyJob::CopyJob(const World& world, std::vector<DeviceNode*> sources, DeviceNode& target,
@@ -44,34 +50,20 @@ CopyJob::CopyJob(const World& world, std::vector<DeviceNode*> sources, DeviceNod
     : world_(world),
       sources_(std::move(sources)),
       target_(target),
-      options_(fitted(options, target.format().limits())) {
+      options_(fitted(options, target.format().limits())),
+      total_bytes_(size_of_all(sources_)),
+      cursor_(total_bytes_, options_.region_bytes) {
   CHECK(options_.sparse_bytes == 0 || std::has_single_bit(options_.sparse_bytes));
   CHECK(std::has_single_bit(options_.piece_bytes));
   CHECK_EQ(options_.region_bytes % options_.piece_bytes, uint64_t{0});
+  GuestOffset begin(0);
   for (const DeviceNode* source : sources_) {
-    source_begins_.push_back(GuestOffset(total_bytes_));
-    total_bytes_ += source->size().value();
+    source_begins_.push_back(begin);
+    begin += source->size();
   }
   CHECK_LE(total_bytes_, target.size().value());
   granule_bytes_ = granule_for(options_, target.format().limits());
   if (options_.compress) cluster_bytes_ = target.format().limits().cluster_size.value();
-}
-
-GuestRange CopyJob::claim_region() {
-  const uint64_t begin = cursor_.fetch_add(options_.region_bytes, std::memory_order_relaxed);
-  const uint64_t end = std::min(total_bytes_, begin + options_.region_bytes);
-  if (begin >= total_bytes_) return {};
-  return GuestRange::between(GuestOffset(begin), GuestOffset(end));
-}
-
-GuestRange CopyJob::claim_up_to(GuestRange region, GuestOffset wanted_end) {
-  // Regions stay on their grid, so that pieces do.
-  uint64_t wanted = wanted_end.value();
-  if (wanted < total_bytes_) wanted -= wanted % options_.region_bytes;
-  uint64_t expected = region.end().value();
-  if (wanted <= expected) return region;
-  if (!cursor_.compare_exchange_strong(expected, wanted, std::memory_order_relaxed)) return region;
-  return GuestRange::between(region.offset, GuestOffset(wanted));
 }
 
 Task<void> CopyJob::copy_on(Shard& shard) {

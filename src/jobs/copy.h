@@ -30,6 +30,7 @@
 #include "async/task.h"
 #include "base/limits.h"
 #include "block/device_queue.h"
+#include "jobs/region_cursor.h"
 #include "runtime/world.h"
 
 namespace ringdisk {
@@ -77,11 +78,6 @@ class CopyJob {
 
   Task<void> copy_on(Shard& shard);
   Task<void> flush_target();
-  // A region nobody else has, or an empty one when none is left.
-  GuestRange claim_region();
-  // `region` with as much as possible up to `wanted_end` added to it, if nobody has claimed what
-  // follows it.
-  GuestRange claim_up_to(GuestRange region, GuestOffset wanted_end);
   void stop() { stopped_.store(true, std::memory_order_relaxed); }
   bool is_stopped() const { return stopped_.load(std::memory_order_relaxed); }
 
@@ -91,12 +87,12 @@ class CopyJob {
   std::vector<GuestOffset> source_begins_;  // where each source lies in the target
   DeviceNode& target_;
   const CopyOptions options_;
-  uint64_t total_bytes_ = 0;
+  const uint64_t total_bytes_;
   uint64_t granule_bytes_ = 0;  // what zeros are looked for in
   uint64_t cluster_bytes_ = 0;  // of a target that is compressed; 0: it is not
 
   // any thread (atomic)
-  std::atomic<uint64_t> cursor_{0};  // everything below is claimed
+  RegionCursor cursor_;
   std::atomic<uint64_t> done_bytes_{0};
   std::atomic<bool> stopped_{false};
 };

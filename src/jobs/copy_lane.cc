@@ -57,13 +57,13 @@ Task<CopyLane::Extent> CopyLane::next_piece() {
   MutexLock lock = co_await lock_.lock();
   for (;;) {
     if (job_.is_stopped()) co_return Extent();
-    if (region_.empty()) region_ = job_.claim_region();
+    if (region_.empty()) region_ = job_.cursor_.claim();
     if (region_.empty()) co_return Extent();
     if (!extent_.range.contains(region_.offset)) {
       extent_ = co_await look_at(region_.offset);
     }
     if (extent_.treatment != Treatment::kCopy) {
-      region_ = job_.claim_up_to(region_, extent_.range.end());
+      region_ = job_.cursor_.claim_up_to(region_, extent_.range.end());
     }
     Extent piece = cut_piece();
     if (piece.treatment != Treatment::kLeave) co_return piece;

@@ -7,6 +7,7 @@
 
 #include "async/on_cancel.h"
 #include "async/scope.h"
+#include "base/check.h"
 #include "base/limits.h"
 #include "jobs/rebase_lane.h"
 #include "runtime/shard.h"
@@ -18,37 +19,27 @@ constexpr uint64_t kGranuleMin = 4 * limits::kKiB;
 constexpr uint64_t kPieceMin = 256 * limits::kKiB;
 constexpr uint64_t kRegionMin = 16 * limits::kMiB;
 
-// Whole clusters, or subclusters, so that nothing has to be merged around what is copied.
-uint64_t granule_for(const DeviceNode& overlay) {
-  return std::max(overlay.format().limits().granularity().value(), kGranuleMin);
+// Whole clusters, or subclusters, so that nothing has to be merged around what is copied. Only a
+// whole cluster can be compressed.
+uint64_t granule_for(const DeviceNode& overlay, RebaseOptions options) {
+  const FormatLimits& limits = overlay.format().limits();
+  if (options.compress) return limits.cluster_size.value();
+  return std::max(limits.granularity().value(), kGranuleMin);
 }
 
 }  // namespace
 
-RebaseJob::RebaseJob(const World& world, DeviceNode& overlay, DeviceNode* below)
+RebaseJob::RebaseJob(const World& world, DeviceNode& overlay, DeviceNode* below,
+                     RebaseOptions options)
     : world_(world),
       overlay_(overlay),
       below_(below),
+      options_(options),
       total_bytes_(overlay.size().value()),
-      granule_bytes_(granule_for(overlay)),
+      granule_bytes_(granule_for(overlay, options)),
       piece_bytes_(std::max(granule_bytes_, kPieceMin)),
-      region_bytes_(std::max(piece_bytes_, kRegionMin)) {}
-
-GuestRange RebaseJob::claim_region() {
-  const uint64_t begin = cursor_.fetch_add(region_bytes_, std::memory_order_relaxed);
-  if (begin >= total_bytes_) return {};
-  const uint64_t end = std::min(total_bytes_, begin + region_bytes_);
-  return GuestRange::between(GuestOffset(begin), GuestOffset(end));
-}
-
-// Regions stay on their grid, so that pieces do.
-GuestRange RebaseJob::claim_up_to(GuestRange region, GuestOffset wanted_end) {
-  uint64_t wanted = wanted_end.value();
-  if (wanted < total_bytes_) wanted -= wanted % region_bytes_;
-  uint64_t expected = region.end().value();
-  if (wanted <= expected) return region;
-  if (!cursor_.compare_exchange_strong(expected, wanted, std::memory_order_relaxed)) return region;
-  return GuestRange::between(region.offset, GuestOffset(wanted));
+      cursor_(total_bytes_, std::max(piece_bytes_, kRegionMin)) {
+  CHECK(!options.compress || overlay.format().limits().compresses);
 }
 
 Task<void> RebaseJob::rebase_on(Shard& shard) {

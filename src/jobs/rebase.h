@@ -21,9 +21,15 @@
 #include "async/cancel.h"
 #include "async/task.h"
 #include "block/device_queue.h"
+#include "jobs/region_cursor.h"
 #include "runtime/world.h"
 
 namespace ringdisk {
+
+struct RebaseOptions {
+  // What is copied is written as compressed clusters; the overlay's format can do that.
+  bool compress = false;
+};
 
 class RebaseJob {
  public:
@@ -31,7 +37,8 @@ class RebaseJob {
   // be smaller or larger; null: there is to be none. Both stay open until run() is done. Where the
   // old chain is empty the overlay was opened to keep zeros that nothing hides yet
   // (OpenMode::keep_zeroes).
-  RebaseJob(const World& world, DeviceNode& overlay, DeviceNode* below);
+  RebaseJob(const World& world, DeviceNode& overlay, DeviceNode* below,
+            RebaseOptions options = RebaseOptions());
   RebaseJob(const RebaseJob&) = delete;
   RebaseJob& operator=(const RebaseJob&) = delete;
 
@@ -49,10 +56,6 @@ class RebaseJob {
 
   Task<void> rebase_on(Shard& shard);
   Task<void> flush_overlay();
-  // A region nobody else has, or an empty one when none is left.
-  GuestRange claim_region();
-  // `region` with what follows it up to `wanted_end`, if nobody has claimed that.
-  GuestRange claim_up_to(GuestRange region, GuestOffset wanted_end);
   void stop() { stopped_.store(true, std::memory_order_relaxed); }
   bool is_stopped() const { return stopped_.load(std::memory_order_relaxed); }
 
@@ -60,13 +63,13 @@ class RebaseJob {
   const World& world_;
   DeviceNode& overlay_;
   DeviceNode* const below_;
+  const RebaseOptions options_;
   const uint64_t total_bytes_;
   const uint64_t granule_bytes_;  // what is compared and copied as a whole
   const uint64_t piece_bytes_;    // a multiple of it
-  const uint64_t region_bytes_;   // likewise
 
   // any thread (atomic)
-  std::atomic<uint64_t> cursor_{0};  // everything below is claimed
+  RegionCursor cursor_;  // regions are multiples of a piece
   std::atomic<uint64_t> done_bytes_{0};
   std::atomic<uint64_t> copied_bytes_{0};
   std::atomic<bool> stopped_{false};

@@ -53,10 +53,10 @@ Task<GuestRange> RebaseLane::next_piece() {
   MutexLock lock = co_await lock_.lock();
   for (;;) {
     if (job_.is_stopped()) co_return GuestRange();
-    if (region_.empty()) region_ = job_.claim_region();
+    if (region_.empty()) region_ = job_.cursor_.claim();
     if (region_.empty()) co_return GuestRange();
     if (!extent_.range.contains(region_.offset)) extent_ = co_await look_at(region_.offset);
-    if (extent_.is_settled) region_ = job_.claim_up_to(region_, extent_.range.end());
+    if (extent_.is_settled) region_ = job_.cursor_.claim_up_to(region_, extent_.range.end());
     const Extent piece = cut_piece();
     if (!piece.is_settled) co_return piece.range;
     job_.done_bytes_.fetch_add(piece.range.length.value(), std::memory_order_relaxed);
@@ -163,10 +163,24 @@ Task<void> RebaseLane::copy_run(GuestOffset at, Bytes shown) {
       const GuestRange zeroes(at, ByteCount(run.length));
       co_await overlay_->write_zeroes(zeroes, ZeroOptions());
     } else {
-      co_await overlay_->write(at, ConstBuffers(shown.first(run.length)), WriteOptions());
+      co_await write_run(at, shown.first(run.length));
     }
     shown = shown.subspan(run.length);
     at += ByteCount(run.length);
+  }
+}
+
+// Granules, which are clusters where they are to be compressed.
+Task<void> RebaseLane::write_run(GuestOffset at, Bytes bytes) {
+  if (!job_.options_.compress) {
+    co_await overlay_->write(at, ConstBuffers(bytes), WriteOptions());
+    co_return;
+  }
+  while (!bytes.empty()) {
+    const Bytes cluster = bytes.first(std::min<size_t>(job_.granule_bytes_, bytes.size()));
+    co_await overlay_->write_compressed(at, cluster, CompressOptions());
+    bytes = bytes.subspan(cluster.size());
+    at += ByteCount(cluster.size());
   }
 }
 

@@ -40,6 +40,7 @@ class RebaseLane {
   Task<void> read_below(GuestRange piece, MutableBytes target);
   Task<void> copy_differing(GuestOffset at, Bytes shown, Bytes below);
   Task<void> copy_run(GuestOffset at, Bytes shown);
+  Task<void> write_run(GuestOffset at, Bytes bytes);
 
   RebaseJob& job_;
   Shard& shard_;

@@ -10,7 +10,10 @@
 
 #include "codec/zero_detect.h"
 #include "nodes/mem.h"
+#include "qcow2/admin.h"
+#include "qcow2/describe.h"
 #include "qcow2/edit/edit_fixture_test.h"
+#include "sim/crash_sweep.h"
 #include "sim/fault_sweep.h"
 #include "sim/seeds.h"
 #include "sim/sim_world.h"
@@ -58,6 +61,7 @@ Content drawn_content(Random& random, uint64_t bytes, const Content& like) {
 struct Scenario {
   TestImage image;
   Content old_below, new_below;
+  RebaseOptions options;
 
   explicit Scenario(uint64_t seed) {
     Random random(seed);
@@ -70,10 +74,12 @@ struct Scenario {
     old_below = drawn_content(random, sizes[random.below(4)], Content());
     new_below = drawn_content(random, sizes[random.below(4)], old_below);
     image.backing_bytes = old_below.size();
+    options.compress = seed % 4 == 0;
   }
 };
 
-Task<std::shared_ptr<DeviceNode>> open_overlay(const World& world, sim::SimDisk& disk,
+Task<std::shared_ptr<DeviceNode>> overlay_over(const World& world,
+                                               std::unique_ptr<SharedStorage> storage,
                                                const Content& below, bool read_only) {
   const Drivers drivers;
   const OpenGate gate(world.diagnostics);
@@ -81,11 +87,16 @@ Task<std::shared_ptr<DeviceNode>> open_overlay(const World& world, sim::SimDisk&
   OpenMode mode;
   mode.read_only = read_only;
   mode.keep_zeroes = true;
-  FormatOpening opening{world, graph, qcow2::storage_on(disk), "", mode, Options()};
+  FormatOpening opening{world, graph, std::move(storage), "", mode, Options()};
   const FormatDriver driver = qcow2_driver();
   OpenedFormat opened = co_await driver.open(std::move(opening));
   co_return std::make_shared<DeviceNode>("disk.qcow2", 1, std::move(opened.node),
                                          raw_disk(world.diagnostics, below));
+}
+
+Task<std::shared_ptr<DeviceNode>> open_overlay(const World& world, sim::SimDisk& disk,
+                                               const Content& below, bool read_only) {
+  return overlay_over(world, qcow2::storage_on(disk), below, read_only);
 }
 
 Task<void> write_some(DeviceQueue& queue, uint64_t seed) {
@@ -107,16 +118,20 @@ Task<void> make_overlay(const World& world, const Scenario& scenario, sim::SimDi
   co_await std::move(written);
 }
 
-Task<Content> content_over(const World& world, sim::SimDisk& disk, const Content& below) {
-  std::shared_ptr<DeviceNode> device = co_await open_overlay(world, disk, below, true);
-  std::unique_ptr<DeviceQueue> queue = co_await device->open_queue(Shard::current());
+Task<Content> read_and_close(DeviceNode& device) {
+  std::unique_ptr<DeviceQueue> queue = co_await device.open_queue(Shard::current());
   Content content(kDiskSize.value());
   Result<void> read =
       co_await queue->read(GuestOffset(0), MutableBuffers(MutableBytes(content))).result();
   queue.reset();
-  co_await device->close();
+  co_await device.close();
   co_await std::move(read);
   co_return std::move(content);
+}
+
+Task<Content> content_over(const World& world, sim::SimDisk& disk, const Content& below) {
+  std::shared_ptr<DeviceNode> device = co_await open_overlay(world, disk, below, true);
+  co_return co_await read_and_close(*device);
 }
 
 Task<void> rebase_overlay(const World& world, const Scenario& scenario, sim::SimDisk& disk,
@@ -124,7 +139,7 @@ Task<void> rebase_overlay(const World& world, const Scenario& scenario, sim::Sim
   std::shared_ptr<DeviceNode> overlay =
       co_await open_overlay(world, disk, scenario.old_below, false);
   std::shared_ptr<DeviceNode> below = raw_disk(world.diagnostics, scenario.new_below);
-  RebaseJob job(world, *overlay, below.get());
+  RebaseJob job(world, *overlay, below.get(), scenario.options);
   Result<void> rebased = co_await job.run(cancel).result();
   if (rebased.ok()) {
     EXPECT_EQ(job.done_bytes(), job.total_bytes());
@@ -181,6 +196,99 @@ TEST(RebaseTest, TheDiskReadsTheSameOverTheNewImage) {
     run.expect_unchanged_over_old();
     run.expect_sound();
   });
+}
+
+// --- crashes: what is recorded is always the one over which the disk reads as it did
+
+constexpr const char* kNewName = "new.raw";
+
+Task<void> rebase_and_rename(const World& world, RebaseJob& job, DeviceNode& overlay) {
+  CancelSource never;
+  co_await job.run(never.token());
+  std::unique_ptr<FormatAdmin> admin = make_qcow2_admin();
+  co_await admin->change_backing(world, overlay.format(), kNewName, "raw");
+}
+
+class RebaseCrash final : public sim::CrashScenario {
+ public:
+  explicit RebaseCrash(uint64_t seed) : scenario_(seed), seed_(seed) {}
+
+  Task<void> prepare(const World& world, const sim::OpenStorages& open) override {
+    co_await make_overlay_on(world, open);
+    before_ = co_await content_on(world, open, scenario_.old_below);
+  }
+  Task<void> work(const World& world, const sim::OpenStorages& open,
+                  const sim::CrashLog&) override {
+    return rebase_on(world, open);
+  }
+  Task<void> verify(const World& world, const sim::OpenStorages& open, uint64_t) override {
+    return expect_the_same(world, open);
+  }
+
+ private:
+  Task<void> make_overlay_on(const World& world, const sim::OpenStorages& open) {
+    std::unique_ptr<SharedStorage> storage = std::move(open().front());
+    co_await qcow2::create_test_image(scenario_.image, *storage, kDiskSize);
+    co_await storage->node->close();
+    std::unique_ptr<SharedStorage> again = std::move(open().front());
+    std::shared_ptr<DeviceNode> device =
+        co_await overlay_over(world, std::move(again), scenario_.old_below, false);
+    std::unique_ptr<DeviceQueue> queue = co_await device->open_queue(Shard::current());
+    co_await write_some(*queue, seed_);
+    queue.reset();
+    co_await device->close();
+  }
+  Task<void> rebase_on(const World& world, const sim::OpenStorages& open) {
+    std::unique_ptr<SharedStorage> storage = std::move(open().front());
+    std::shared_ptr<DeviceNode> overlay =
+        co_await overlay_over(world, std::move(storage), scenario_.old_below, false);
+    std::shared_ptr<DeviceNode> below = raw_disk(world.diagnostics, scenario_.new_below);
+    RebaseJob job(world, *overlay, below.get(), scenario_.options);
+    Result<void> rebased = co_await rebase_and_rename(world, job, *overlay).result();
+    if (below) co_await below->close();
+    Result<void> closed = co_await overlay->close().result();
+    co_await std::move(rebased);
+    co_await std::move(closed);
+  }
+  Task<Content> content_on(const World& world, const sim::OpenStorages& open,
+                           const Content& below) {
+    std::unique_ptr<SharedStorage> storage = std::move(open().front());
+    std::shared_ptr<DeviceNode> device =
+        co_await overlay_over(world, std::move(storage), below, true);
+    co_return co_await read_and_close(*device);
+  }
+  Task<void> expect_the_same(const World& world, const sim::OpenStorages& open) {
+    std::unique_ptr<SharedStorage> storage = std::move(open().front());
+    const ImageDescription description = co_await qcow2::describe_image(world, *storage);
+    co_await storage->node->close();
+    const bool is_new = description.backing_name == kNewName;
+    const Content& below = is_new ? scenario_.new_below : scenario_.old_below;
+    const Content content = co_await content_on(world, open, below);
+    EXPECT_TRUE(content == before_) << (is_new ? "over the new image" : "over the old one");
+    ++(is_new ? done : not_done);
+  }
+
+  const Scenario scenario_;
+  const uint64_t seed_;
+  Content before_;
+
+ public:
+  uint64_t done = 0, not_done = 0;
+};
+
+TEST(RebaseCrashTest, TheRecordedImageIsOneOverWhichTheDiskReadsAsItDid) {
+  uint64_t done = 0, not_done = 0;
+  sim::for_each_seed(16, [&](uint64_t seed) {
+    RebaseCrash scenario(seed);
+    sim::CrashSweepOptions options;
+    options.shards = 1 + seed % 2;
+    options.points = 40;
+    EXPECT_GT(run_crash_sweep(scenario, seed, options), 0u);
+    done += scenario.done;
+    not_done += scenario.not_done;
+  });
+  EXPECT_GT(done, 0u);
+  EXPECT_GT(not_done, 0u);
 }
 
 TEST(RebaseTest, ACancelledJobChangesNothingThatCanBeRead) {

@@ -123,9 +123,9 @@ class Qcow2Admin final : public FormatAdmin {
                             SnapshotEdit edit) override {
     return qcow2::edit_snapshots(graph, std::move(storage), std::move(edit));
   }
-  Task<void> change_backing(Graph& graph, std::unique_ptr<SharedStorage> storage, std::string name,
+  Task<void> change_backing(const World&, FormatNode& node, std::string name,
                             std::string format) override {
-    return qcow2::change_backing(graph, std::move(storage), std::move(name), std::move(format));
+    return qcow2::change_backing(node, std::move(name), std::move(format));
   }
   std::vector<std::pair<std::string, std::string>> amend_options() const override {
     OptionLines lines = qcow2::amend_options();

@@ -3,7 +3,7 @@
 #include "qcow2/edit/backing.h"
 
 #include "base/diagnostics.h"
-#include "qcow2/edit/edit.h"
+#include "qcow2/node.h"
 
 namespace ringdisk::qcow2 {
 namespace {
@@ -35,11 +35,10 @@ Task<void> change_on_home(HomeParts parts, const NewBacking& backing) {
 
 }  // namespace
 
-Task<void> change_backing(Graph& graph, std::unique_ptr<SharedStorage> storage, std::string name,
-                          std::string format) {
+Task<void> change_backing(FormatNode& node, std::string name, std::string format) {
   const NewBacking backing{std::move(name), std::move(format)};
   const ImageEdit on_home = [&backing](HomeParts parts) { return change_on_home(parts, backing); };
-  co_await edit_image(graph, std::move(storage), on_home);
+  co_await static_cast<Qcow2Node&>(node).edit(on_home);
 }
 
 }  // namespace ringdisk::qcow2

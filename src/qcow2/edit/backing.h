@@ -8,7 +8,6 @@
 namespace ringdisk::qcow2 {
 
 // FormatAdmin::change_backing.
-Task<void> change_backing(Graph& graph, std::unique_ptr<SharedStorage> storage, std::string name,
-                          std::string format);
+Task<void> change_backing(FormatNode& node, std::string name, std::string format);
 
 }  // namespace ringdisk::qcow2
