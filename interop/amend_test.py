@@ -114,5 +114,21 @@ class AmendTest(peers.Case):
             self.assertIn(option + "=", done.stdout)
 
 
+class InUseTest(peers.Case):
+    """An image that another program writes to."""
+
+    def test_who_cannot_share_is_not_told_to(self):
+        image, socket = self.directory / "disk.qcow2", self.directory / "nbd.sock"
+        peers.ringdisk("create", "-q", "-f", "qcow2", image, "1M")
+        with peers.serve_qemu_nbd(image, socket):
+            for words in (("amend", "-o", "lazy_refcounts=on", image), ("resize", image, "2M")):
+                done = peers.ringdisk(*words, expect=1)
+                self.assertIn("in use by another program", done.stderr)
+                self.assertIn("end that program first", done.stderr)
+                self.assertNotIn("-U", done.stderr)
+            done = peers.ringdisk("info", image, expect=1)
+            self.assertIn("-U", done.stderr)
+
+
 if __name__ == "__main__":
     peers.main(needs=["qemu-img", "qemu-io"])

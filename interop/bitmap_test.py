@@ -226,6 +226,27 @@ class BitmapTest(peers.Case):
             self.assertEqual(dirty_extents(uri, "b0"), granules((MIB, 4096)))
         self.require({"b0": granules((MIB, 4096))})
 
+    def test_one_of_an_image_below_is_found_as_qemu_nbd_finds_it(self):
+        self.make()
+        peers.qemu_img("bitmap", "--add", self.image, "b0")
+        self.write("qemu-img", ["write 1M 4k"])
+        peers.qemu_img("bitmap", "--disable", self.image, "b0")
+        uri = f"nbd+unix:///?socket={self.socket}"
+        top = self.directory / "top.qcow2"
+        for size in (SIZE, SIZE // 2):
+            peers.qemu_img("create", "-q", "-f", "qcow2", "-b", self.image.name, "-F", "qcow2",
+                           top, str(size))
+            for serve, read_only in ((peers.serve_ringdisk, "--read-only"),
+                                     (peers.serve_qemu_nbd, "-r")):
+                with serve(top, self.socket, read_only, "-B", "b0"):
+                    self.assertEqual(dirty_extents(uri, "b0"), granules((MIB, 4096)))
+        peers.qemu_img("create", "-q", "-f", "qcow2", "-b", self.image.name, "-F", "qcow2", top,
+                       str(2 * SIZE))
+        for name, text in (("b0", "smaller disk"), ("none", "none")):
+            done = peers.ringdisk("serve", top, "--nbd", f"unix:{self.socket}", "-B", name,
+                                  expect=1)
+            self.assertIn(text, done.stderr)
+
     def test_many_sessions_take_the_space_of_one(self):
         self.make()
         peers.ringdisk("bitmap", "--add", self.image, "b0")

@@ -138,8 +138,7 @@ class DataFileTest(peers.Case):
                  ("data_file=x,compat=0.10", "compat=1.1"),
                  ("data_file=json:x", "local file"),
                  ("data_file=nbd://host", "local file"),
-                 (f"data_file={self.image.name}", self.image.name),
-                 ("data_file=x,preallocation=full", "preallocation"))
+                 (f"data_file={self.image.name}", self.image.name))
         for options, text in cases:
             with self.subTest(options=options):
                 done = peers.ringdisk("create", "-f", "qcow2", "-o", options, self.image, "1M",
@@ -155,6 +154,48 @@ class DataFileTest(peers.Case):
                               self.image, expect=1)
         self.assertIn("compress", done.stderr)
         self.require_same()
+
+    def test_preallocated_as_asked(self):
+        for mode in ("falloc", "full"):
+            for raw in ("off", "on"):
+                with self.subTest(mode=mode, raw=raw):
+                    peers.ringdisk("create", "-q", "-f", "qcow2", "-o",
+                                   f"data_file={self.data.name},data_file_raw={raw},"
+                                   f"preallocation={mode}", self.image, str(SIZE + 512))
+                    status = self.data.stat()
+                    self.assertEqual(status.st_size, SIZE + 512)
+                    self.assertGreaterEqual(status.st_blocks * 512, SIZE + 512)
+                    self.assertLess(self.image.stat().st_size, MIB)
+                    peers.qemu_check(self.image)
+                    done = json.loads(peers.ringdisk("check", "--output=json", self.image).stdout)
+                    self.assertEqual(done["allocated-clusters"], done["total-clusters"])
+
+    def test_a_data_file_that_was_moved_is_recorded_without_the_old_one(self):
+        self.ringdisk_makes()
+        moved = self.directory / "moved.data"
+        self.data.rename(moved)
+        peers.ringdisk("amend", "-o", f"data_file={moved.name}", self.image)
+        self.require_same()
+        peers.ringdisk("amend", "-o", "data_file=not-here-yet", self.image)
+        moved.rename(self.directory / "not-here-yet")
+        self.require_same()
+        before = self.image.read_bytes()
+        other = self.directory / "other.qcow2"
+        peers.qemu_img("create", "-f", "qcow2", "-o", f"data_file={self.image.name}", other,
+                       str(self.image.stat().st_size))
+        self.image.write_bytes(before)
+        for name, text in ((self.image.name, "its own data file"), (f"./{self.image.name}", "own"),
+                           (other.name, "whose data file this one is"), ("nbd://x", "local")):
+            with self.subTest(name=name):
+                done = peers.ringdisk("amend", "-o", f"data_file={name}", self.image, expect=1)
+                self.assertIn(text, done.stderr)
+                self.assertEqual(self.image.read_bytes(), before)
+
+    def test_a_raw_one_that_was_cut_is_not_fuller_than_full(self):
+        self.ringdisk_makes("data_file_raw=on")
+        peers.ringdisk("resize", "--shrink", self.image, "1M")
+        done = json.loads(peers.ringdisk("check", "--output=json", self.image).stdout)
+        self.assertEqual((done["allocated-clusters"], done["total-clusters"]), (16, 16))
 
     def rename_data_file(self, name):
         """Writes another name of at most as many bytes over the one in the header."""

@@ -14,9 +14,9 @@
 
 namespace ringdisk {
 
-Drivers make_drivers(const DataEncryption& encryption, CpuFeatures features) {
+Drivers make_drivers(const DataEncryption& encryption, CpuFeatures features, bool offers_share) {
   Drivers drivers;
-  drivers.storages.push_back(file::file_driver());
+  drivers.storages.push_back(file::file_driver(offers_share));
   drivers.storages.push_back(mem_driver());
   drivers.storages.push_back(null_driver());
   drivers.formats.push_back(qcow2_driver(&encryption));

@@ -14,7 +14,8 @@
 namespace ringdisk {
 
 // `encryption`, of images that have metadata of their own, outlives what is made here.
-Drivers make_drivers(const DataEncryption& encryption, CpuFeatures features);
+// `offers_share`: the command has -U.
+Drivers make_drivers(const DataEncryption& encryption, CpuFeatures features, bool offers_share);
 std::vector<std::unique_ptr<FormatAdmin>> make_format_admins(const DataEncryption& encryption);
 
 }  // namespace ringdisk

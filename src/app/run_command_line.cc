@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "app/drivers.h"
+#include "app/image_command_options.h"
 #include "app/interruptible.h"
 #include "app/program.h"
 #include "async/on_cancel.h"
@@ -136,6 +137,11 @@ Result<int> end_interrupted(const Command& command, Console& console, int signal
   return kExitSignal + signal;
 }
 
+bool has_option(const Command& command, std::string_view key) {
+  return std::ranges::any_of(command.options,
+                             [key](const OptionSpec& option) { return option.key() == key; });
+}
+
 Result<int> run_in_world(const Command& command, const Arguments& arguments,
                          const Environment& environment, Diagnostics& diagnostics) {
   ASSIGN_OR_RETURN(ProcessWorldOptions options,
@@ -148,7 +154,8 @@ Result<int> run_in_world(const Command& command, const Arguments& arguments,
   OpenGate gate(diagnostics);
   allow_paths(gate, arguments, environment.allow_path);
   const std::unique_ptr<DataEncryption> encryption = make_luks_encryption(features);
-  const Drivers all_drivers = make_drivers(*encryption, features);
+  const bool offers_share = has_option(command, kForceShareOption.key());
+  const Drivers all_drivers = make_drivers(*encryption, features, offers_share);
   const Drivers drivers = command.stop_way == StopWay::kFailsRequests
                               ? interruptible_drivers(all_drivers, stop.is_stopped)
                               : all_drivers;

@@ -110,14 +110,36 @@ Result<ServeRequest> read_arguments(Program& program, const Arguments& arguments
   return request;
 }
 
-Task<std::shared_ptr<const DirtyBits>> find_bitmap(Program& program, DeviceNode& device,
-                                                   const std::string& name) {
-  Result<std::shared_ptr<const DirtyBits>> bits =
-      co_await device.format().find_bitmap(name).result();
+using Bitmap = std::shared_ptr<const DirtyBits>;
+
+Task<Bitmap> find_own_bitmap(Program& program, DeviceNode& device, const std::string& name) {
+  Result<Bitmap> bits = co_await device.format().find_bitmap(name).result();
   if (!bits.ok() && bits.error().kind == ErrorKind::kUnsupported && bits.error().note == 0) {
     co_return program.diagnostics().explain(
         bits.error(), device.id(),
         "Format driver '" + std::string(device.format().driver()) + "' does not support bitmaps");
+  }
+  co_return std::move(bits);
+}
+
+// Of the image itself, else of the nearest one below that has it, as qemu-nbd -B looks for it. What
+// a smaller disk's bitmap does not reach it says nothing of, so that one is refused.
+Task<Bitmap> find_bitmap(Program& program, DeviceNode& device, const std::string& name) {
+  Result<Bitmap> bits = co_await find_own_bitmap(program, device, name).result();
+  for (DeviceNode* below = device.backing().get(); below && !bits.ok();
+       below = below->backing().get()) {
+    const ErrorKind kind = bits.error().kind;
+    if (kind != ErrorKind::kNotFound && kind != ErrorKind::kUnsupported) break;
+    Result<Bitmap> found = co_await find_own_bitmap(program, *below, name).result();
+    const bool is_absent = !found.ok() && (found.error().kind == ErrorKind::kNotFound ||
+                                           found.error().kind == ErrorKind::kUnsupported);
+    if (is_absent) continue;
+    bits = std::move(found);
+    if (bits.ok() && bits.value()->size() < device.size()) {
+      co_return program.diagnostics().explain(
+          Error::of(ErrorKind::kUnsupported, "serve"), below->id(),
+          "bitmap '" + name + "' is of a smaller disk than the one to be served");
+    }
   }
   co_return std::move(bits);
 }

@@ -127,14 +127,14 @@ LockUse lock_use(OpenMode mode) {
 }
 
 Task<std::unique_ptr<StorageNode>> open_file_node(const World& world, Options options,
-                                                  OpenMode mode) {
+                                                  OpenMode mode, bool offers_share) {
   Diagnostics& diagnostics = world.diagnostics;
   FileOptions file = co_await take_options(options, mode, diagnostics);
   const uint32_t id = diagnostics.add_node(file.request.filename);
   auto open_it = [&](Blocking token) -> Result<OpenedFile> {
     ASSIGN_OR_RETURN(OpenedFile opened, open_file(token, file.request, id, diagnostics));
-    RETURN_IF_ERROR(
-        lock_file(token, opened.descriptor.get(), lock_use(mode), file.locking, id, diagnostics));
+    RETURN_IF_ERROR(lock_file(token, opened.descriptor.get(), lock_use(mode), file.locking, id,
+                              diagnostics, offers_share));
     return opened;
   };
   OpenedFile opened = co_await lock_patiently(world, open_it);
@@ -189,10 +189,12 @@ Task<void> create_file_storage(const World& world, Options options, ByteCount si
 
 }  // namespace
 
-StorageDriver file_driver() {
+StorageDriver file_driver(bool offers_share) {
   StorageDriver driver;
   driver.name = "file";
-  driver.open = open_file_node;
+  driver.open = [offers_share](const World& world, Options options, OpenMode mode) {
+    return open_file_node(world, std::move(options), mode, offers_share);
+  };
   driver.create = create_file_storage;
   return driver;
 }

@@ -70,9 +70,9 @@ Result<bool> is_held(int fd, unsigned bits, off_t base, unsigned& held) {
   return false;
 }
 
-Error busy(LockUse use, std::string lock_text, uint32_t node, Diagnostics& diagnostics) {
+Error busy(bool offers_share, std::string lock_text, uint32_t node, Diagnostics& diagnostics) {
   std::string text = "is in use by another program (Failed to get " + lock_text + " lock); ";
-  text += use == LockUse::kWrite ? "end that program first" : "use -U to read it anyway";
+  text += offers_share ? "use -U to read it anyway" : "end that program first";
   Error error = Error::of(ErrorKind::kBusy, "lock");
   error.errno_value = EAGAIN;
   return diagnostics.explain(error, node, std::move(text));
@@ -87,9 +87,10 @@ bool means_no_locks(int errno_value) {
 }  // namespace
 
 Result<void> lock_file(Blocking, int fd, LockUse use, Locking locking, uint32_t node,
-                       Diagnostics& diagnostics) {
+                       Diagnostics& diagnostics, bool offers_share) {
   if (locking == Locking::kOff) return {};
   const Claim claim = claim_of(use);
+  offers_share = offers_share && use != LockUse::kWrite;
   int failure = take_bytes(fd, claim.uses, kUseBase);
   if (failure == 0) failure = take_bytes(fd, claim.forbids, kForbidBase);
   if (failure != 0) {
@@ -97,15 +98,17 @@ Result<void> lock_file(Blocking, int fd, LockUse use, Locking locking, uint32_t 
     if (no_locks && locking == Locking::kAuto) return {};
     Error error = at_node(Error::from_errno(failure, "lock"), node);
     // Somebody holds the byte exclusively, which QEMU never does.
-    if (failure == EAGAIN || failure == EACCES) return busy(use, "a", node, diagnostics);
+    if (failure == EAGAIN || failure == EACCES) return busy(offers_share, "a", node, diagnostics);
     if (!no_locks) return error;
     return diagnostics.explain(error, "its file system has no locks; use locking=auto or off");
   }
   unsigned held = 0;
   ASSIGN_OR_RETURN(const bool forbidden, is_held(fd, claim.uses, kForbidBase, held));
-  if (forbidden) return busy(use, "\"" + std::string(kNames[held]) + "\"", node, diagnostics);
+  if (forbidden)
+    return busy(offers_share, "\"" + std::string(kNames[held]) + "\"", node, diagnostics);
   ASSIGN_OR_RETURN(const bool used, is_held(fd, claim.forbids, kUseBase, held));
-  if (used) return busy(use, "shared \"" + std::string(kNames[held]) + "\"", node, diagnostics);
+  if (used)
+    return busy(offers_share, "shared \"" + std::string(kNames[held]) + "\"", node, diagnostics);
   return {};
 }
 

@@ -36,8 +36,8 @@ enum class Locking : uint8_t {
 };
 
 // Locks the open file `fd`. kBusy, with the sentence that says what to do, when somebody else has
-// contradicting ones.
+// contradicting ones. `offers_share`: the user could say -U.
 Result<void> lock_file(Blocking token, int fd, LockUse use, Locking locking, uint32_t node,
-                       Diagnostics& diagnostics);
+                       Diagnostics& diagnostics, bool offers_share = true);
 
 }  // namespace ringdisk::file

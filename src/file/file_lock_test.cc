@@ -101,6 +101,22 @@ TEST_F(FileLockTest, TheRefusalNamesTheFileTheLockAndTheWayOut) {
   close(*holder.value());
 }
 
+TEST_F(FileLockTest, WhoCannotShareIsNotToldTo) {
+  Result<std::unique_ptr<StorageNode>> holder = try_open(LockUse::kWrite);
+  ASSERT_TRUE(holder.ok());
+  auto body = [&](Shard&) {
+    Options options;
+    options.set("filename", file_.path());
+    return file_driver(false).open(world_.world(), options, mode_of(LockUse::kRead));
+  };
+  Result<std::unique_ptr<StorageNode>> other = world_.run(body);
+  ASSERT_FALSE(other.ok());
+  const std::string text = text_of(other.error());
+  EXPECT_NE(text.find("end that program first"), std::string::npos) << text;
+  EXPECT_EQ(text.find("-U"), std::string::npos) << text;
+  close(*holder.value());
+}
+
 // As the kernel lets go of what a killed process held, a little late.
 TEST_F(FileLockTest, AHolderThatIsAboutToLetGoIsWaitedFor) {
   Result<std::unique_ptr<StorageNode>> holder = try_open(LockUse::kWrite);

@@ -39,6 +39,7 @@ class FileNode final : public StorageNode {
 
 // Options: filename; cache (as -t; default: OpenMode's) or cache.direct and cache.no-flush;
 // locking=auto|on|off; discard=unmap|ignore. Creating takes filename and locking alone.
-StorageDriver file_driver();
+// `offers_share`: who reads what others write to could say -U (OpenMode::share), and is told so.
+StorageDriver file_driver(bool offers_share = true);
 
 }  // namespace ringdisk::file

@@ -7,6 +7,7 @@
 
 #include "base/diagnostics.h"
 #include "block/storage_access.h"
+#include "qcow2/image_path.h"
 #include "qcow2/layout/l2_entry.h"
 #include "qcow2/layout/refcount_block.h"
 #include "runtime/shard.h"
@@ -110,7 +111,9 @@ Task<void> ImageWriter::write_tables() {
   co_await write_table(layout_.l2_tables, layout_.l2_clusters, fill_l2);
 }
 
+// With a data file there is nothing of it here.
 Task<void> ImageWriter::prepare_data() {
+  if (layout_.data_clusters == 0) co_return;
   const HostRange data(host(layout_.data), ByteCount(bytes(layout_.data_clusters)));
   switch (settings_.preallocation) {
     case Preallocation::kOff:
@@ -166,22 +169,48 @@ Task<void> write_image(SharedStorage& storage, const CreateSettings& settings, c
   co_await writer.finish();
 }
 
+Task<void> fill_data_file(SharedStorage& storage, const CreateSettings& settings) {
+  Shard& shard = Shard::current();
+  std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, shard);
+  const uint64_t size = settings.header.size.value();
+  if (settings.preallocation == Preallocation::kFalloc) {
+    const HostRange all(HostOffset(0), ByteCount(size));
+    co_await access->allocate(all);
+  } else {
+    Buffer buffer = shard.buffers().take(kPieceBytes);
+    const MutableBytes zeros = buffer.first(kPieceBytes);
+    fill_zero(zeros);
+    for (uint64_t at = 0; at < size; at += kPieceBytes) {
+      const Bytes piece = zeros.first(std::min(kPieceBytes, size - at));
+      co_await access->write(HostOffset(at), ConstBuffers(piece));
+    }
+  }
+  co_await access->flush();
+}
+
 // Beside the image, where it will be looked for. The image's own file is locked by now, so it is
 // not taken for another.
-Task<void> create_data_file(Graph& graph, const CreateRequest& request, const Header& header) {
+Task<void> create_data_file(Graph& graph, const CreateRequest& request,
+                            const CreateSettings& settings) {
   const std::string image = request.storage.get("filename").value_or("");
-  const std::string name = header.data_file_name();
-  const size_t slash = image.rfind('/');
-  const bool is_beside = !name.starts_with('/') && slash != std::string::npos;
   Options data;
-  data.set("filename", is_beside ? image.substr(0, slash + 1) + name : name);
-  co_await graph.create_storage(std::move(data), header.size);
+  data.set("filename", path_beside(image, settings.header.data_file_name()));
+  co_await graph.create_storage(data, settings.header.size);
+  const bool fills = settings.preallocation == Preallocation::kFalloc ||
+                     settings.preallocation == Preallocation::kFull;
+  if (!fills || settings.header.size.is_zero()) co_return;
+  OpenMode mode;
+  std::unique_ptr<SharedStorage> storage = co_await graph.open_storage(std::move(data), mode);
+  Result<void> filled = co_await fill_data_file(*storage, settings).result();
+  Result<void> closed = co_await storage->node->close().result();
+  co_await std::move(filled);
+  co_await std::move(closed);
 }
 
 Task<void> write_with_data_file(Graph& graph, const CreateRequest& request, SharedStorage& storage,
                                 const CreateSettings& settings, const Layout& layout,
                                 NewEncryption* encryption) {
-  if (settings.header.has_data_file()) co_await create_data_file(graph, request, settings.header);
+  if (settings.header.has_data_file()) co_await create_data_file(graph, request, settings);
   co_await write_image(storage, settings, layout, encryption);
 }
 

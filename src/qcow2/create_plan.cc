@@ -163,14 +163,8 @@ Result<Preallocation> parse_preallocation(Options& options, const Header& header
                   "preallocation would hide the backing image; use one or the other, or "
                   "extended_l2=on");
   }
-  const bool fills = mode == Preallocation::kFalloc || mode == Preallocation::kFull;
-  if (fills && header.has_data_file()) {
-    return refuse(
-        diagnostics, ErrorKind::kUnsupported,
-        "preallocation=" + text + " is not supported with a data_file; there is: metadata");
-  }
   // So that the data file can be read without the image whatever becomes of it.
-  if (header.data_file_is_raw()) mode = Preallocation::kMetadata;
+  if (header.data_file_is_raw() && mode == Preallocation::kOff) mode = Preallocation::kMetadata;
   return mode;
 }
 

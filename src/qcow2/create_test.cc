@@ -135,6 +135,24 @@ Task<CheckReport> create_and_check(const World& world, CreateRequest request) {
   co_return std::move(*report);
 }
 
+Result<Preallocation> preallocation_of(std::string text) {
+  sim::SimWorld world;
+  CreateRequest request;
+  request.size = ByteCount(1 << 20);
+  request.options = Options::parse(text, world.diagnostics()).value();
+  ASSIGN_OR_RETURN(CreateSettings settings, parse_create_options(request, world.diagnostics()));
+  return settings.preallocation;
+}
+
+TEST(CreateTest, ADataFileIsPreallocatedAsAskedAndARawOneHasItsTablesAtLeast) {
+  EXPECT_EQ(preallocation_of("data_file=x,preallocation=falloc").value(), Preallocation::kFalloc);
+  EXPECT_EQ(preallocation_of("data_file=x,preallocation=full").value(), Preallocation::kFull);
+  EXPECT_EQ(preallocation_of("data_file=x,data_file_raw=on,preallocation=full").value(),
+            Preallocation::kFull);
+  EXPECT_EQ(preallocation_of("data_file=x,data_file_raw=on").value(), Preallocation::kMetadata);
+  EXPECT_EQ(preallocation_of("data_file=x").value(), Preallocation::kOff);
+}
+
 TEST(CreateTest, WhatIsMadeChecksCleanAndHasAllItsClusters) {
   for (const char* geometry :
        {"cluster_size=512,refcount_bits=1", "cluster_size=512", "cluster_size=4k,refcount_bits=64",

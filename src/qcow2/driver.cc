@@ -4,14 +4,13 @@
 // home shard, which may still refuse (home_life.cc).
 #include "qcow2/driver.h"
 
-#include <sys/stat.h>
-
 #include "base/diagnostics.h"
 #include "base/log.h"
 #include "block/data_encryption.h"
 #include "qcow2/check/check.h"
 #include "qcow2/describe.h"
 #include "qcow2/edit/snapshots.h"
+#include "qcow2/image_path.h"
 #include "qcow2/node.h"
 #include "runtime/blocking_pool.h"
 #include "runtime/shard.h"
@@ -21,12 +20,6 @@ namespace qcow2 {
 namespace {
 
 constexpr uint64_t kSliceMemoryMax = 256 * limits::kMiB;
-
-bool is_same_file(Blocking, const std::string& one, const std::string& other) {
-  struct stat first, second;
-  return stat(one.c_str(), &first) == 0 && stat(other.c_str(), &second) == 0 &&
-         first.st_dev == second.st_dev && first.st_ino == second.st_ino;
-}
 
 // Opens one image; lives in the frame of open_image.
 class Opener {
@@ -150,9 +143,8 @@ Task<Options> Opener::find_data_file(const Header& header) {
                          "the image does not record its data file; name it with --image-opts "
                          "data-file.filename=FILE"));
   }
-  const StorageNode& node = *opening_.storage->node;
   std::string image = opening_.path;
-  if (image.empty() && std::string_view(node.driver()) == "file") image = node.name();
+  if (image.empty()) image = path_of(*opening_.storage->node);
   auto admit = [&](Blocking token) -> Result<std::string> {
     ASSIGN_OR_RETURN(std::string path,
                      opening_.graph.gate().admit(token, image, name, "raw", "data file"));

@@ -16,6 +16,7 @@ class TableScan {
       : image_(image),
         findings_(findings),
         first_(image.geometry().first_cluster_of(l1_index).value()),
+        disk_clusters_(image.geometry().guest_clusters(image.header.size)),
         counts_usage_(image.l1_is_active && !findings.is_muted()) {}
 
   void run(Bytes table) {
@@ -62,8 +63,12 @@ class TableScan {
                   static_cast<Number>(place()), static_cast<Number>(entry_.raw()), verdict.fault);
   }
 
+  // What lies behind the disk's end (a raw data file that was cut keeps its entries) is not of the
+  // disk.
+  bool is_used() const { return counts_usage_ && place() < disk_clusters_; }
+
   void count_usage(HostOffset host) {
-    if (!counts_usage_) return;
+    if (!is_used()) return;
     ++findings_.allocated;
     if (previous_end_ != 0 && host.value() != previous_end_) ++findings_.fragmented;
     previous_end_ = host.value() + image_.geometry().cluster_size();
@@ -128,7 +133,7 @@ class TableScan {
   }
 
   void scan_compressed() {
-    if (counts_usage_) {
+    if (is_used()) {
       ++findings_.compressed;
       ++findings_.allocated;
       // A compressed cluster is fragmented by its nature.
@@ -144,6 +149,7 @@ class TableScan {
   CheckedImage& image_;
   Findings& findings_;
   const uint64_t first_;  // guest cluster
+  const uint64_t disk_clusters_;
   const bool counts_usage_;
   uint64_t index_ = 0;
   L2Entry entry_ = L2Entry::unallocated();

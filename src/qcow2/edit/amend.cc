@@ -8,6 +8,7 @@
 #include "base/diagnostics.h"
 #include "block/data_encryption.h"
 #include "qcow2/describe.h"
+#include "qcow2/edit/data_file_name.h"
 #include "qcow2/edit/edit.h"
 #include "qcow2/edit/refcount_width.h"
 #include "qcow2/edit/snapshot_editor.h"
@@ -31,7 +32,8 @@ class Amender {
   Task<void> upgrade();
   Task<void> change_width();
   Task<void> change_laziness();
-  Task<void> change_data_file();
+  Task<void> change_data_file_alone();
+  Task<void> end_raw_data_file();
   Task<void> downgrade();
   Task<void> change_encryption();
 
@@ -91,14 +93,17 @@ Task<void> Amender::change_laziness() {
   co_await edit_header(change);
 }
 
-Task<void> Amender::change_data_file() {
-  const HeaderChange change = [this](Header& header) -> Result<void> {
-    if (amendment_.data_file) {
-      set_extension(header, ExtensionType::kDataFileName, as_bytes(*amendment_.data_file));
-    }
-    if (!amendment_.data_file_raw.value_or(true)) {
-      header.autoclear_features &= ~kAutoclearRawDataFile;
-    }
+Task<void> Amender::change_data_file_alone() {
+  std::unique_ptr<SharedStorage> storage = co_await request_.open();
+  Result<void> changed = co_await change_data_file_name(graph_, *storage, amendment_).result();
+  Result<void> closed = co_await storage->node->close().result();
+  co_await std::move(changed);
+  co_await std::move(closed);
+}
+
+Task<void> Amender::end_raw_data_file() {
+  const HeaderChange change = [](Header& header) -> Result<void> {
+    header.autoclear_features &= ~kAutoclearRawDataFile;
     return {};
   };
   co_await edit_header(change);
@@ -152,7 +157,14 @@ Task<void> Amender::change_encryption() {
   co_await std::move(closed);
 }
 
+// The other steps open the data file by its new name; where nothing else is asked it may be absent.
 Task<void> Amender::run() {
+  if (amendment_.data_file) {
+    co_await change_data_file_alone();
+    const bool is_all = !amendment_.version && !amendment_.refcount_order &&
+                        !amendment_.lazy_refcounts && amendment_.encryption.values().empty();
+    if (is_all) co_return;
+  }
   const ImageEdit judge = [this](HomeParts parts) {
     return judge_on_home(parts, amendment_, header_);
   };
@@ -166,7 +178,8 @@ Task<void> Amender::run() {
   if (version >= 3 && amendment_.lazy_refcounts.value_or(is_lazy) != is_lazy) {
     co_await change_laziness();
   }
-  if (amendment_.data_file || amendment_.data_file_raw) co_await change_data_file();
+  const bool ends_raw = header_.data_file_is_raw() && !amendment_.data_file_raw.value_or(true);
+  if (ends_raw) co_await end_raw_data_file();
   if (version < 3 && header_.version >= 3) co_await downgrade();
 }
 

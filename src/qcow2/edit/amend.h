@@ -2,8 +2,9 @@
 // Changing what an image was made with. All options are judged by the image's header first; then
 // the steps follow, each an edit of its own, in an order in which each finds what it needs:
 //
-//   compat=1.1  ─>  refcount_bits  ─>  lazy_refcounts  ─>  compat=0.10
-//   (header)        (refcount_width.h)  (header)            (zero_expansion.h, header)
+//   data_file  ─>  compat=1.1  ─>  refcount_bits  ─>  lazy_refcounts  ─>  compat=0.10
+//
+//   data_file_name.h  (header)   refcount_width.h   (header)   zero_expansion.h and the header
 //
 // A crash or an error leaves the image after one of them, or before. What is not an option here is
 // refused by name; so is another backing file, as qemu-img does it: that is what rebase is for.

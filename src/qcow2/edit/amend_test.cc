@@ -41,6 +41,15 @@ Task<Header> header_on(const World& world, std::unique_ptr<SharedStorage> storag
   co_return std::move(header);
 }
 
+Task<SnapshotTable> snapshots_on(const World& world, std::unique_ptr<SharedStorage> storage) {
+  std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(*storage, Shard::current());
+  const Header header = co_await read_header(*access, world.diagnostics);
+  SnapshotTable table = co_await read_snapshots(*access, header, world.diagnostics);
+  access.reset();
+  co_await storage->node->close();
+  co_return std::move(table);
+}
+
 Task<void> take_snapshot(const World& world, std::unique_ptr<SharedStorage> storage) {
   const Drivers drivers;
   const OpenGate gate(world.diagnostics);
@@ -208,6 +217,14 @@ class AmendTest : public ::testing::Test {
     auto work = [&](Shard&) { return rewrite(change); };
     ASSERT_TRUE(world_.run(work).ok());
   }
+  // The first L1 entry of the only snapshot.
+  void poke_snapshot_l1(uint64_t entry) {
+    auto look = [&](Shard&) { return snapshots_on(world_.world(), storage_on(disk_)); };
+    const SnapshotTable table = world_.run(look).value();
+    std::vector<std::byte> raw(8);
+    store_be64(&raw[0], entry);
+    disk_.poke(table.snapshots.at(0).l1_table.value(), raw);
+  }
   void expect_sound() {
     auto check = [&](Shard&) {
       return check_test_image(world_.world(), case_.image, storage_on(disk_));
@@ -322,6 +339,15 @@ TEST_F(AmendTest, RefusalsNameTheOption) {
   }
   EXPECT_EQ(header().version, 3u);
   EXPECT_EQ(amend("backing_file="), "");
+}
+
+TEST_F(AmendTest, DamageInTheTablesIsToldWithWhatToDo) {
+  make(TestImage(), true);
+  poke_snapshot_l1(uint64_t{0x1ff});  // reserved bits
+  const std::string refused = amend("compat=0.10");
+  EXPECT_NE(refused.find("an L1 entry, 0x1ff, is damaged; run 'ringdisk check"), std::string::npos)
+      << refused;
+  EXPECT_EQ(header().version, 3u);
 }
 
 // --- over a backing image a zero cluster of version 3 hides what lies below

@@ -6,6 +6,7 @@
 
 #include <map>
 
+#include "qcow2/describe.h"
 #include "qcow2/edit/edit_fixture_test.h"
 #include "qcow2/edit/snapshots.h"
 
@@ -222,6 +223,39 @@ TEST(SnapshotTest, AFullDeviceLeavesTheImageAsItWas) {
   EXPECT_EQ(edited.error().errno_value, ENOSPC);
   auto check = [&](Shard&) { return check_test_image(world.world(), image, storage_on(disk)); };
   EXPECT_TRUE(world.run(check).ok());
+}
+
+Task<Header> header_of(const World& world, std::unique_ptr<SharedStorage> storage) {
+  std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(*storage, Shard::current());
+  Result<Header> header = co_await read_header(*access, world.diagnostics).result();
+  access.reset();
+  co_await storage->node->close();
+  co_return std::move(header);
+}
+
+// The disk has nothing to do with it.
+TEST(SnapshotTest, ADamagedTableOfSnapshotsRefusesEditsAndLeavesTheDiskWritable) {
+  sim::SimWorld world(1, 1);
+  const TestImage image;
+  sim::SimDisk disk(sim::SimDiskOptions::file(), 1);
+  disk.poke(0, encode_test_image(image, kEditedSize));
+  auto edit = [&](Shard&) {
+    return edit_image(world.world(), storage_on(disk), edit_of(Action::kCreate, "one"));
+  };
+  ASSERT_TRUE(world.run(edit).ok());
+  auto look = [&](Shard&) { return header_of(world.world(), storage_on(disk)); };
+  const Header before = world.run(look).value();
+  const std::vector<std::byte> nonsense(512, std::byte{0xff});
+  disk.poke(before.snapshot_table.value(), nonsense);
+  const Result<void> edited = world.run(edit);
+  ASSERT_FALSE(edited.ok());
+  EXPECT_EQ(edited.error().kind, ErrorKind::kCorrupt);
+  EXPECT_EQ(world.run(look).value().incompatible_features, uint64_t{0});
+  Content content(kEditedSize.value());
+  auto write = [&](Shard&) {
+    return write_image(world.world(), image, storage_on(disk), 5, content);
+  };
+  EXPECT_TRUE(world.run(write).ok());
 }
 
 // --- crashes and faults

@@ -4,6 +4,7 @@
 #include "qcow2/edit/zero_expansion.h"
 
 #include "base/diagnostics.h"
+#include "qcow2/damage.h"
 #include "qcow2/describe.h"
 #include "runtime/next_turn.h"
 #include "runtime/shard.h"
@@ -60,13 +61,10 @@ Task<std::vector<ZeroExpander::L1Place>> ZeroExpander::find_tables() {
 Task<uint64_t> ZeroExpander::references_of(ClusterIndex cluster) {
   const Geometry& geometry = parts_.image.geometry;
   const uint64_t block = geometry.refcount_block_of(cluster);
-  const uint64_t at = geometry.host_offset(cluster).value();
-  if (!parts_.refcounts.has_block(block)) {
-    co_await fail(Error::of(ErrorKind::kCorrupt, "count cluster", at));
-  }
+  if (!parts_.refcounts.has_block(block)) co_await fail(low_refcount(parts_.image, cluster));
   co_await parts_.refcounts.load(block);
   const uint64_t references = parts_.refcounts.get(cluster);
-  if (references == 0) co_await fail(Error::of(ErrorKind::kCorrupt, "count cluster", at));
+  if (references == 0) co_await fail(low_refcount(parts_.image, cluster));
   co_return references;
 }
 
@@ -109,7 +107,7 @@ Task<void> ZeroExpander::release(const std::vector<ClusterIndex>& clusters, uint
 Task<void> ZeroExpander::expand_table(L1Entry l1_entry) {
   const Geometry& geometry = parts_.image.geometry;
   if (!l1_entry.is_valid(geometry)) {
-    co_await fail(Error::of(ErrorKind::kCorrupt, "follow L1 table", l1_entry.table().value()));
+    co_await fail(damaged_entry(parts_.image, "L1", l1_entry.raw()));
   }
   if (!l1_entry.has_table()) co_return;
   Table table = co_await tables_.read_table(l1_entry.table(), geometry.l2_entries());
@@ -120,7 +118,7 @@ Task<void> ZeroExpander::expand_table(L1Entry l1_entry) {
     const L2Entry entry(raw, 0);
     const EntryKind kind = entry.kind(geometry, true);
     if (kind == EntryKind::kInvalid) {
-      co_await fail(Error::of(ErrorKind::kCorrupt, "follow L2 table", l1_entry.table().value()));
+      co_await fail(damaged_entry(parts_.image, "L2", raw));
     }
     if (kind != EntryKind::kZero) continue;
     const uint64_t expanded = co_await expanded_entry(entry, references);

@@ -141,7 +141,9 @@ Task<void> Home::process_quarantine() {
 }
 
 // Nothing that was changed before is left in memory then, and nobody frees clusters beside the
-// edit.
+// edit. An edit that damage has stopped is refused or, where it had begun, told of by the dirty
+// bit; so it leaves no corrupt bit, which would lock everybody out for damage that their disk may
+// have nothing to do with (a snapshot's table). Nothing is written after it, either.
 Task<void> Home::edit(const ImageEdit& edit) {
   co_await write_everything();
   co_await check_writable(image_, "edit image");
@@ -149,7 +151,8 @@ Task<void> Home::edit(const ImageEdit& edit) {
   const HomeParts parts{image_,     *storage_,   data_file(), refcounts_,
                         allocator_, quarantine_, write_back_, bitmaps_};
   Result<void> edited = co_await edit(parts).result();
-  if (!edited.ok()) co_await note_damage(edited.error());
+  const bool is_damaged = !edited.ok() && edited.error().kind == ErrorKind::kCorrupt;
+  if (is_damaged) image_.health.mark_corrupt();
   co_await std::move(edited);
 }
 
