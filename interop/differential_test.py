@@ -256,29 +256,9 @@ class Life:
         told = [json.loads(program("map", "--output=json", "-f", "qcow2", "disk.qcow2",
                                    cwd=self.ours).stdout)
                 for program in (peers.ringdisk, peers.qemu_img)]
-        told = [self.merge_holes(extents) for extents in told]
+        told = [peers.without_holes(extents) for extents in told]
         if told[0] != told[1]:
             self.fail(f"map:\n{told[0]}\n{told[1]}")
-
-    @staticmethod
-    def merge_holes(extents):
-        """Holes of the file below clusters that have a place count as data: when a program asks
-        the file for them is its own affair."""
-        merged = []
-        for extent in extents:
-            if extent["data"]:
-                extent["zero"] = False
-            last = merged[-1] if merged else {}
-            goes_on = all(last.get(key) == extent[key]
-                          for key in ("depth", "present", "zero", "data", "compressed"))
-            if "offset" in extent or "offset" in last:
-                goes_on = goes_on and extent.get("offset") == (
-                    last.get("offset", -1) + last["length"])
-            if goes_on:
-                last["length"] += extent["length"]
-            else:
-                merged.append(extent)
-        return merged
 
     def repair(self):
         """Nothing to repair, and nothing broken by it. (qemu-img 10 loses the snapshots of an image

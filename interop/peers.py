@@ -186,6 +186,25 @@ def qemu_map(image, *arguments):
     return json.loads(qemu_img("map", "--output=json", *arguments, image).stdout)
 
 
+def without_holes(extents):
+    """A map where holes of the file below clusters that have a place count as data: which program
+    asks the file for them, and when, is its own affair."""
+    merged = []
+    for extent in extents:
+        extent = dict(extent, zero=extent["zero"] and not extent["data"])
+        last = merged[-1] if merged else {}
+        goes_on = all(last.get(key) == extent[key]
+                      for key in ("depth", "present", "zero", "data", "compressed"))
+        if "offset" in extent or "offset" in last:
+            goes_on = goes_on and (
+                extent.get("offset") == last.get("offset", -1) + last["length"])
+        if goes_on:
+            last["length"] += extent["length"]
+        else:
+            merged.append(extent)
+    return merged
+
+
 def nbdcopy(source, target, *arguments, **options):
     """Copies with libnbd's nbdcopy; source and target are paths, NBD URIs or "null:"."""
     return run([need("nbdcopy"), *arguments, "--", source, target], **options)
