@@ -12,16 +12,7 @@ set(CMAKE_BUILD_TYPE "" CACHE STRING "unused: RD_VARIANT decides" FORCE)
 
 # Exceptions are off: libraries that throw are wrapped in files named *_throwing.cc, which get
 # -fexceptions back.
-add_compile_options(-fno-exceptions -fno-omit-frame-pointer)
-# Variants that are only tested know lines and no variables: a seventh of clang's time, a quarter of
-# g++'s.
-if(RD_VARIANT MATCHES "^(asan|tsan|fuzz)$")
-  add_compile_options(-gline-tables-only)
-elseif(RD_VARIANT STREQUAL "gcc")
-  add_compile_options(-g1)
-else()
-  add_compile_options(-g)
-endif()
+add_compile_options(-g -fno-exceptions -fno-omit-frame-pointer)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   add_link_options(-fuse-ld=lld-16)
 endif()
