@@ -280,6 +280,18 @@ class LuksKeys(LuksCase):
         self.assertIn("File exists", done.stderr)
         self.assertEqual(backup.read_bytes(), b"mine")
 
+    def test_a_full_disk_leaves_no_half_written_file(self):
+        self.make_file()
+        self.cryptsetup_formats("luks2", CHEAP["luks2"])
+        backup, header = self.directory / "backup.luks", self.directory / "header.luks"
+        for words, made in (
+                (["header-backup", "--header-backup-file", backup, self.disk], backup),
+                (["format", "--key-file", self.keys["first"], *CHEAP["luks2"], "--header", header,
+                  self.disk], header)):
+            done = peers.ringdisk("luks", *words, expect=1, file_bytes_max=100 << 10)
+            self.assertIn(made.name, done.stderr)
+            self.assertFalse(made.exists())
+
     def test_options_without_effect_are_refused(self):
         self.make_file()
         for words in (["add-key", "--cipher=x-y-z"], ["dump", "--hash=sha1"],

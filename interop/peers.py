@@ -12,10 +12,12 @@ A test file is plain unittest and ends with `peers.main(needs=[...])`, which end
 Nothing here ends a process that it did not start itself.
 """
 import contextlib
+import functools
 import importlib
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import socket
@@ -131,15 +133,23 @@ def main(needs=()):
 # Running
 
 
-def run(argv, expect=0, stdin=None, timeout_s=RUN_TIMEOUT_S, cwd=None, environment=None):
+def _limit_files(bytes_max):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_max, bytes_max))
+
+
+def run(argv, expect=0, stdin=None, timeout_s=RUN_TIMEOUT_S, cwd=None, environment=None,
+        file_bytes_max=None):
     """Runs a program to its end; gives the CompletedProcess with text in stdout and stderr.
 
     `expect` is the exit status it must end with; None takes any. `environment` adds to the
-    caller's. PeerFailed shows the command line and all that the program said."""
+    caller's. With `file_bytes_max` no file grows beyond that: writes fail as on a full disk.
+    PeerFailed shows the command line and all that the program said."""
+    limit = functools.partial(_limit_files, file_bytes_max) if file_bytes_max else None
     argv = [str(word) for word in argv]
     try:
         done = subprocess.run(argv, input=stdin, capture_output=True, text=True, cwd=cwd,
-                              timeout=timeout_s, check=False,
+                              timeout=timeout_s, check=False, preexec_fn=limit,
                               env={**os.environ, **(environment or {})},
                               stdin=subprocess.DEVNULL if stdin is None else None)
     except subprocess.TimeoutExpired as late:

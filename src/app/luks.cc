@@ -10,6 +10,7 @@
 #include "app/luks_request.h"
 #include "app/program.h"
 #include "base/diagnostics.h"
+#include "block/close_after.h"
 #include "control/secret_file.h"
 #include "luks/backup.h"
 #include "runtime/blocking_pool.h"
@@ -137,9 +138,7 @@ Task<void> on_file(LuksRun& run, std::string path, bool read_only, F& use) {
   } else {
     used = access.error();
   }
-  Result<void> closed = co_await storage->node->close().result();
-  co_await std::move(used);
-  co_await std::move(closed);
+  co_await close_after(std::move(used), *storage->node);
 }
 
 // A new file that only its owner may read: it holds key slots.
@@ -151,6 +150,25 @@ Task<void> make_private_file(LuksRun& run, std::string path) {
     return run.program.diagnostics().explain(error, path + ": " + errno_text(errno));
   };
   co_await run_blocking(run.world().blocking, make);
+}
+
+// Of a file that we made and could not fill.
+Task<void> remove_file(LuksRun& run, const std::string& path) {
+  auto remove = [&path](Blocking) -> Result<void> {
+    if (unlink(path.c_str()) == 0) return {};
+    return Error::from_errno(errno, "remove");
+  };
+  co_await run_blocking(run.world().blocking, remove);
+}
+
+// use(window) -> Task<void> on a new file of that name, of which nothing stays if that fails.
+template <class F>
+Task<void> on_new_file(LuksRun& run, std::string path, F& use) {
+  co_await make_private_file(run, path);
+  Result<void> used = co_await on_file(run, path, false, use).result();
+  Result<void> removed;
+  if (!used.ok()) removed = co_await remove_file(run, path).result();
+  co_await std::move(used);
 }
 
 // --- actions
@@ -236,9 +254,8 @@ Task<void> do_dump(LuksRun& run, HeaderWindow window) {
 Task<void> do_backup(LuksRun& run, HeaderWindow window) {
   // Nothing is made for what has no header.
   luks::LuksHeader header = co_await read_header(run.world(), window);
-  co_await make_private_file(run, run.request.backup);
   auto copy = [&](HeaderWindow target) { return backup_header(run.world(), window, target); };
-  co_await on_file(run, run.request.backup, false, copy);
+  co_await on_new_file(run, run.request.backup, copy);
   run.say("header of " + header.uuid() + " written to " + run.request.backup);
 }
 
@@ -273,24 +290,29 @@ Task<void> perform(LuksRun& run, HeaderWindow window) {
 }
 
 // A detached header that is not there yet is made.
-Task<void> ensure_header_file(LuksRun& run) {
-  if (run.request.action != LuksAction::kFormat || run.request.header.empty()) co_return;
-  auto is_there = [&](Blocking) -> Result<bool> {
-    return access(run.request.header.c_str(), F_OK) == 0;
+Task<bool> makes_header_file(LuksRun& run) {
+  if (run.request.action != LuksAction::kFormat || run.request.header.empty()) co_return false;
+  auto is_missing = [&](Blocking) -> Result<bool> {
+    return access(run.request.header.c_str(), F_OK) != 0;
   };
-  const bool there = co_await run_blocking(run.world().blocking, is_there);
-  if (!there) co_await make_private_file(run, run.request.header);
+  const bool missing = co_await run_blocking(run.world().blocking, is_missing);
+  co_return missing;
 }
 
 Task<int> run(Program& program, const Arguments& arguments) {
   LuksRequest request = co_await read_luks_request(arguments, program.diagnostics());
   LuksRun luks_run{program, arguments, std::move(request), nullptr, nullptr, nullptr};
   co_await find_secrets(luks_run);
-  co_await ensure_header_file(luks_run);
   const LuksAction action = luks_run.request.action;
   const bool read_only = action == LuksAction::kDump || action == LuksAction::kHeaderBackup;
   auto use = [&](HeaderWindow window) { return perform(luks_run, window); };
-  co_await on_file(luks_run, luks_run.request.header_file(), read_only, use);
+  const std::string file = luks_run.request.header_file();
+  const bool is_new = co_await makes_header_file(luks_run);
+  if (is_new) {
+    co_await on_new_file(luks_run, file, use);
+  } else {
+    co_await on_file(luks_run, file, read_only, use);
+  }
   co_return 0;
 }
 

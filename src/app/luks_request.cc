@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "app/image_command_options.h"
+#include "app/images.h"
 #include "base/diagnostics.h"
 
 namespace ringdisk {
@@ -115,11 +116,7 @@ Result<void> RequestReader::read_words() {
   request_.force = arguments_.has("force");
   request_.backup = arguments_.value("header-backup-file").value_or("");
   ASSIGN_OR_RETURN(request_.slot, optional_number("key-slot"));
-  const std::string output = arguments_.value("output").value_or("human");
-  if (output != "human" && output != "json") {
-    return wrong("--output is human or json, not '" + output + "'");
-  }
-  request_.as_json = output == "json";
+  ASSIGN_OR_RETURN(request_.as_json, wants_json(arguments_, diagnostics_));
   if (verb->words == 1) return {};
   const std::optional<uint64_t> slot = luks::parse_decimal(names[2]);
   if (!slot || *slot > kNumberMax) return wrong("'" + names[2] + "' is no number of a key slot");
