@@ -14,20 +14,10 @@
 #include "async/task.h"
 #include "base/diagnostics.h"
 #include "base/limits.h"
+#include "block/described_field.h"
 #include "block/graph.h"
 
 namespace ringdisk {
-
-// One line of "Format specific information" / one key of "format-specific": {"data": {…}}. A nested
-// object has children, a list has children without keys.
-struct DescribedField {
-  std::string
-      key;  // as qemu-img's JSON has it ("lazy-refcounts"); the text form replaces '-' by ' '
-  enum class Kind : uint8_t { kText, kNumber, kBool, kObject, kList } kind = Kind::kText;
-  std::string text;
-  uint64_t number = 0;  // kBool: 0 or 1
-  std::vector<DescribedField> children;
-};
 
 struct SnapshotDescription {
   std::string id, name;

@@ -2,10 +2,12 @@
 // The words of --object, and base64.
 #include "control/secret_option.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "base/diagnostics.h"
 #include "block/options.h"
+#include "crypto/base64.h"
 
 namespace ringdisk {
 namespace {
@@ -30,48 +32,6 @@ Result<void> take_place(Options& options, SecretOption& secret, Diagnostics& dia
   return {};
 }
 
-// The six bits that a letter stands for; nullopt: it is none.
-constexpr std::optional<uint32_t> bits_of(char letter) {
-  const auto place = static_cast<uint8_t>(letter);
-  if (letter >= 'A' && letter <= 'Z') return place - uint32_t{'A'};
-  if (letter >= 'a' && letter <= 'z') return place - uint32_t{'a'} + 26;
-  if (letter >= '0' && letter <= '9') return place - uint32_t{'0'} + 52;
-  if (letter == '+') return 62;
-  if (letter == '/') return 63;
-  return std::nullopt;
-}
-
-// Letters and padding of a base64 text, taken one after the other.
-class Base64Reader {
- public:
-  explicit Base64Reader(MutableBytes target) : target_(target) {}
-
-  bool take(char letter) {
-    if (letter == '\n') return true;
-    if (letter == '=') return ++padding_ <= 2;
-    const std::optional<uint32_t> bits = bits_of(letter);
-    if (!bits || padding_ != 0) return false;
-    ++letters_;
-    held_ = held_ << 6 | *bits;
-    held_bits_ += 6;
-    if (held_bits_ < 8) return true;
-    held_bits_ -= 8;
-    target_[length_++] = static_cast<std::byte>(held_ >> held_bits_);
-    held_ &= (1U << held_bits_) - 1;
-    return true;
-  }
-  // Whole groups of four, and no bits left over.
-  bool is_whole() const {
-    return (letters_ + padding_) % 4 == 0 && held_ == 0 && letters_ % 4 != 1;
-  }
-  size_t length() const { return length_; }
-
- private:
-  MutableBytes target_;
-  size_t letters_ = 0, padding_ = 0, length_ = 0;
-  uint32_t held_ = 0, held_bits_ = 0;
-};
-
 }  // namespace
 
 Result<SecretOption> parse_secret_option(std::string_view text, Diagnostics& diagnostics) {
@@ -95,14 +55,15 @@ Result<SecretOption> parse_secret_option(std::string_view text, Diagnostics& dia
   return secret;
 }
 
-Result<SecretBytes> decode_base64(Bytes text) {
-  ASSIGN_OR_RETURN(SecretBytes decoded, SecretBytes::make(text.size() / 4 * 3 + 3));
-  Base64Reader reader(decoded.bytes());
-  for (char letter : as_text(text)) {
-    if (!reader.take(letter)) return Error::of(ErrorKind::kInvalid, "decode base64");
-  }
-  if (!reader.is_whole()) return Error::of(ErrorKind::kInvalid, "decode base64");
-  decoded.shorten(reader.length());
+Result<SecretBytes> decode_base64_secret(Bytes text) {
+  ASSIGN_OR_RETURN(SecretBytes letters, SecretBytes::copy_of(text));
+  const MutableBytes all = letters.bytes();
+  const auto end = std::remove(all.begin(), all.end(), std::byte{'\n'});
+  letters.shorten(static_cast<size_t>(end - all.begin()));
+  ASSIGN_OR_RETURN(SecretBytes decoded, SecretBytes::make(base64_bytes_max(letters.size())));
+  const std::optional<size_t> size = decode_base64(as_text(letters.bytes()), decoded.bytes());
+  if (!size) return Error::of(ErrorKind::kInvalid, "decode base64");
+  decoded.shorten(*size);
   return decoded;
 }
 

@@ -25,6 +25,6 @@ Result<SecretOption> parse_secret_option(std::string_view text, Diagnostics& dia
 
 // RFC 4648's base64 with its padding; line feeds between the letters are skipped, as QEMU does.
 // kInvalid for anything else.
-Result<SecretBytes> decode_base64(Bytes text);
+Result<SecretBytes> decode_base64_secret(Bytes text);
 
 }  // namespace ringdisk

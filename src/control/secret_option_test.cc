@@ -70,7 +70,7 @@ TEST(Base64Test, TheExamplesOfTheStandardDecode) {
        {Example{"", ""}, Example{"Zg==", "f"}, Example{"Zm8=", "fo"}, Example{"Zm9v", "foo"},
         Example{"Zm9vYg==", "foob"}, Example{"Zm9vYmE=", "fooba"}, Example{"Zm9vYmFy", "foobar"},
         Example{"Zm9v\nYmFy\n", "foobar"}, Example{"+/+/", "\xfb\xff\xbf"}}) {
-    Result<SecretBytes> decoded = decode_base64(as_bytes(example.encoded));
+    Result<SecretBytes> decoded = decode_base64_secret(as_bytes(example.encoded));
     ASSERT_TRUE(decoded.ok()) << example.encoded;
     EXPECT_EQ(as_text(decoded.value().bytes()), example.plain);
   }
@@ -79,7 +79,7 @@ TEST(Base64Test, TheExamplesOfTheStandardDecode) {
 TEST(Base64Test, WhatIsNotBase64IsRefused) {
   for (std::string_view text : {"Z", "Zg", "Zg=", "Zg===", "Zm8", "Zm9v=", "Zg==Zg==", "Zm 9",
                                 "Zm9*", "Zh==", "Zm9=", "Zg=\n=="}) {
-    EXPECT_FALSE(decode_base64(as_bytes(text)).ok()) << text;
+    EXPECT_FALSE(decode_base64_secret(as_bytes(text)).ok()) << text;
   }
 }
 

@@ -18,7 +18,7 @@ Result<void> SecretTable::add_object(Blocking token, std::string_view text) {
   has_shown_secret_ |= !option.is_file;
   Result<SecretBytes> secret = option.is_file ? read_secret_file(token, option.value, diagnostics_)
                                               : SecretBytes::copy_of(as_bytes(option.value));
-  if (secret.ok() && option.is_base64) secret = decode_base64(secret.value().bytes());
+  if (secret.ok() && option.is_base64) secret = decode_base64_secret(secret.value().bytes());
   if (!secret.ok() && secret.error().note == 0) {
     const bool is_text = secret.error().kind == ErrorKind::kInvalid;
     return diagnostics_.explain(

@@ -7,27 +7,6 @@
 namespace ringdisk::luks {
 namespace {
 
-DescribedField text_field(std::string key, std::string text) {
-  DescribedField field;
-  field.key = std::move(key);
-  field.text = std::move(text);
-  return field;
-}
-
-DescribedField number_field(std::string key, uint64_t number) {
-  DescribedField field;
-  field.key = std::move(key);
-  field.kind = DescribedField::Kind::kNumber;
-  field.number = number;
-  return field;
-}
-
-DescribedField bool_field(std::string key, bool value) {
-  DescribedField field = number_field(std::move(key), value ? 1 : 0);
-  field.kind = DescribedField::Kind::kBool;
-  return field;
-}
-
 DescribedField empty_slot(bool is_active) {
   DescribedField field;
   field.kind = DescribedField::Kind::kObject;
