@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A disk that is full under an image being served: the writes that do not fit fail with ENOSPC, the
 others, a flush and the image stay right. Needs root for a small file system of its own."""
+import json
 import os
 import subprocess
 import sys
@@ -53,6 +54,21 @@ class FullDisk(peers.Case):
             for at, content in fitted.items():
                 self.assertEqual(client.pread(PIECE, at), content, at)
             client.shutdown()
+
+    def test_a_resize_that_finds_no_space_says_so_and_leaves_the_size(self):
+        for image_format in ("raw", "qcow2"):
+            for mode in ("falloc", "full"):
+                with self.subTest(image_format=image_format, mode=mode):
+                    image = self.mount / "disk"
+                    peers.ringdisk("create", "-q", "-f", image_format, image, "1M")
+                    done = peers.ringdisk("resize", "-f", image_format, f"--preallocation={mode}",
+                                          image, "64M", expect=1)
+                    self.assertIn("No space left on device", done.stderr)
+                    info = peers.ringdisk("info", "-f", image_format, "--output=json", image)
+                    self.assertEqual(json.loads(info.stdout)["virtual-size"], MIB)
+                    peers.qemu_img("check" if image_format == "qcow2" else "info", "-f",
+                                   image_format, image)
+                    image.unlink()
 
 
 if __name__ == "__main__":

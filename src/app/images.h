@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "app/program.h"
+#include "block/close_after.h"
 
 namespace ringdisk {
 
@@ -54,14 +55,6 @@ Task<ImageDescription> describe_image(Program& program, ImageName name, OpenMode
 // The backing image that `description` of the image file `filename` names, past the gate.
 Task<ImageName> backing_image(Program& program, std::string filename,
                               const ImageDescription& description);
-
-// Closes `closed` whatever came before; the first error wins.
-template <class Closeable>
-Task<void> close_after(Result<void> done, Closeable& closed) {
-  Result<void> outcome = co_await closed.close().result();
-  co_await std::move(done);
-  co_await std::move(outcome);
-}
 
 // Opens the disk that `name` names, runs body(DeviceNode&), which gives a Task<void>, and closes
 // it whatever became of that.

@@ -29,10 +29,8 @@ struct Resizing {
 
 Result<Preallocation> preallocation_argument(const Arguments& arguments, Diagnostics& diagnostics) {
   const std::string mode = arguments.value("preallocation").value_or("off");
-  if (mode == "off") return Preallocation::kOff;
-  if (mode == "metadata") return Preallocation::kMetadata;
-  if (mode == "falloc") return Preallocation::kFalloc;
-  if (mode == "full") return Preallocation::kFull;
+  const std::optional<Preallocation> how = parse_preallocation(mode);
+  if (how) return *how;
   return usage_error(diagnostics,
                      "--preallocation is off, metadata, falloc or full, not '" + mode + "'");
 }

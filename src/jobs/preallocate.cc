@@ -12,30 +12,13 @@
 namespace ringdisk {
 namespace {
 
-constexpr uint64_t kFillPieceBytes = 1 * limits::kMiB;
-
-Task<void> write_zeros(StorageAccess& storage, HostRange range) {
-  Buffer buffer = Shard::current().buffers().take(kFillPieceBytes);
-  const MutableBytes zeros = buffer.first(kFillPieceBytes);
-  fill_zero(zeros);
-  for (uint64_t done = 0; done < range.length.value(); done += kFillPieceBytes) {
-    const uint64_t length = std::min(kFillPieceBytes, range.length.value() - done);
-    const ConstBuffers source(Bytes(zeros.first(length)));
-    co_await storage.write(range.offset + ByteCount(done), source);
-  }
-}
-
 // `reads_zero`: the range does already.
-Task<void> take_space(StorageAccess& storage, HostRange range, bool reads_zero, Preallocation how) {
-  if (how == Preallocation::kFull) {
-    co_await write_zeros(storage, range);
-    co_return;
-  }
-  if (!reads_zero) co_await storage.write_zeroes(range);
-  if (storage.limits().grows && storage.size() < ByteCount(range.end().value())) {
-    co_await storage.resize(ByteCount(range.end().value()));
-  }
-  if (how == Preallocation::kFalloc) co_await storage.allocate(range);
+Task<void> take_zeros(StorageAccess& storage, HostRange range, bool reads_zero, Preallocation how) {
+  const bool are_written = how == Preallocation::kFull;
+  if (!are_written && !reads_zero) co_await storage.write_zeroes(range);
+  const ByteCount end(range.end().value());
+  if (!are_written && storage.limits().grows && storage.size() < end) co_await storage.resize(end);
+  co_await take_space(storage, range, how);
 }
 
 // A prefix of `range` that has no place yet. Gives its length, zero where somebody else was faster.
@@ -44,7 +27,7 @@ Task<ByteCount> allocate_prefix(FormatQueue& format, GuestRange range, Prealloca
   if (!allocation) co_return ByteCount(0);
   const HostRange place(allocation->host, allocation->cover.length);
   Result<void> taken =
-      co_await take_space(format.data_storage(), place, allocation->reads_zero, how).result();
+      co_await take_zeros(format.data_storage(), place, allocation->reads_zero, how).result();
   if (!taken.ok()) {
     co_await format.abandon_allocation(*allocation);
     co_await std::move(taken);
@@ -78,7 +61,7 @@ Task<void> allocate_clusters(FormatQueue& format, GuestRange range, Preallocatio
 // Of a disk whose bytes are where its storage has them.
 Task<void> take_space_directly(StorageAccess& storage, GuestRange range, Preallocation how) {
   const HostRange place(HostOffset(range.offset.value()), range.length);
-  co_await take_space(storage, place, true, how);
+  co_await take_zeros(storage, place, true, how);
   co_await storage.flush();
 }
 

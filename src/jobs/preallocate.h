@@ -3,18 +3,10 @@
 // on reading as zeros, but has its place.
 #pragma once
 
-#include <cstdint>
-
 #include "block/device_queue.h"
+#include "block/preallocation.h"
 
 namespace ringdisk {
-
-enum class Preallocation : uint8_t {
-  kOff,
-  kMetadata,  // clusters have their place, the file is a hole there
-  kFalloc,    // the file's space is reserved, without writing it
-  kFull,      // zeros are written
-};
 
 // Whether `device` can do that. kUnsupported, with a note: kMetadata where there is none (raw).
 Result<void> check_preallocation(const DeviceNode& device, Preallocation how,

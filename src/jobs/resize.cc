@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "block/close_after.h"
 #include "runtime/shard.h"
 
 namespace ringdisk {
@@ -18,12 +19,6 @@ Task<void> zero_range(DeviceNode& device, GuestRange range) {
   co_await queue->flush();
 }
 
-Task<void> close_after(DeviceNode& device, Result<void> done) {
-  Result<void> closed = co_await device.close().result();
-  co_await std::move(done);
-  co_await std::move(closed);
-}
-
 // --- smaller
 
 Task<void> give_up_beyond(const ResizedImage& image, ByteCount size) {
@@ -34,7 +29,7 @@ Task<void> give_up_beyond(const ResizedImage& image, ByteCount size) {
     const GuestRange lost = GuestRange::between(GuestOffset(size.value()), end);
     zeroed = co_await zero_range(*device, lost).result();
   }
-  co_await close_after(*device, std::move(zeroed));
+  co_await close_after(std::move(zeroed), *device);
 }
 
 // --- larger
@@ -71,7 +66,7 @@ Task<void> prepare_gained(Graph& graph, const ResizedImage& image, ByteCount old
   co_await admin.prepare_growth(graph, std::move(file.storage), size);
   std::shared_ptr<DeviceNode> device = co_await image.open_disk();
   Result<void> prepared = co_await prepare_gained_of(*device, admin, old_size, size, how).result();
-  co_await close_after(*device, std::move(prepared));
+  co_await close_after(std::move(prepared), *device);
 }
 
 Task<void> change_size(Graph& graph, const ResizedImage& image, ByteCount size) {
@@ -88,9 +83,11 @@ Task<void> take_space_of_raw(Graph& graph, const ResizedImage& image, ByteCount 
     taken = co_await preallocate(*device, range_between(old_size, size), how).result();
   }
   const bool is_taken = taken.ok();
-  Result<void> closed = co_await close_after(*device, std::move(taken)).result();
-  if (!is_taken) co_await change_size(graph, image, old_size);
-  co_await std::move(closed);
+  Result<void> outcome = co_await close_after(std::move(taken), *device).result();
+  Result<void> undone;
+  if (!is_taken) undone = co_await change_size(graph, image, old_size).result();
+  co_await std::move(outcome);  // why there is no space says more than what came of it
+  co_await std::move(undone);
 }
 
 // --- both
@@ -100,15 +97,13 @@ Task<void> check_size(Graph& graph, const ResizedImage& image, ByteCount size) {
   ResizedImage::File file = co_await image.open_file();
   Result<void> checked =
       co_await file.admin->check_new_size(graph.world(), *file.storage, size).result();
-  Result<void> closed = co_await file.storage->node->close().result();
-  co_await std::move(checked);
-  co_await std::move(closed);
+  co_await close_after(std::move(checked), *file.storage->node);
 }
 
 Task<void> check_space(Graph& graph, const ResizedImage& image, Preallocation how) {
   std::shared_ptr<DeviceNode> device = co_await image.open_disk();
   Result<void> checked = check_preallocation(*device, how, graph.world().diagnostics);
-  co_await close_after(*device, std::move(checked));
+  co_await close_after(std::move(checked), *device);
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "base/diagnostics.h"
+#include "block/close_after.h"
+#include "block/preallocation.h"
 #include "luks/amend.h"
 #include "luks/create_options.h"
 #include "luks/describe.h"
@@ -14,10 +16,6 @@
 namespace ringdisk {
 namespace luks {
 namespace {
-
-constexpr uint64_t kFillPieceBytes = 1 * limits::kMiB;
-
-enum class Preallocation : uint8_t { kOff, kFalloc, kFull };
 
 // What `create` is asked for.
 struct NewVolume {
@@ -30,9 +28,8 @@ struct NewVolume {
 
 Result<Preallocation> take_preallocation(Options& options, const Refusal& refusal) {
   const std::string text = options.take("preallocation").value_or("off");
-  if (text == "off" || text == "metadata") return Preallocation::kOff;
-  if (text == "falloc") return Preallocation::kFalloc;
-  if (text == "full") return Preallocation::kFull;
+  const std::optional<Preallocation> how = parse_preallocation(text);
+  if (how) return *how;  // there is no metadata to preallocate, which QEMU takes as well
   return refusal.invalid("preallocation of a LUKS image is off, falloc or full, not '" + text +
                          "'");
 }
@@ -73,17 +70,6 @@ Task<NewVolume> read_request(Graph& graph, CreateRequest& request) {
   co_return std::move(volume);
 }
 
-Task<void> fill(StorageAccess& storage, HostRange range) {
-  Buffer buffer = Shard::current().buffers().take(kFillPieceBytes);
-  fill_zero(buffer.first(kFillPieceBytes));
-  while (!range.empty()) {
-    const uint64_t length = std::min(kFillPieceBytes, range.length.value());
-    const ConstBuffers source(Bytes(buffer.first(length)));
-    co_await storage.write(range.offset, source);
-    range = HostRange::between(range.offset + ByteCount(length), range.end());
-  }
-}
-
 Task<void> write_volume(const World& world, SharedStorage& storage, const NewVolume& volume) {
   std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
   FormatRequest request = volume.format;
@@ -93,14 +79,7 @@ Task<void> write_volume(const World& world, SharedStorage& storage, const NewVol
   const HostOffset begin(made.payload_offset.value()), end(volume.file_bytes.value());
   if (end <= begin || volume.format.is_detached) co_return;
   const HostRange payload = HostRange::between(begin, end);
-  if (volume.preallocation == Preallocation::kFalloc) co_await access->allocate(payload);
-  if (volume.preallocation == Preallocation::kFull) co_await fill(*access, payload);
-}
-
-Task<void> close_after(SharedStorage& storage, Result<void> done) {
-  Result<void> closed = co_await storage.node->close().result();
-  co_await std::move(done);
-  co_await std::move(closed);
+  co_await take_space(*access, payload, volume.preallocation);
 }
 
 // --- another size
@@ -226,7 +205,7 @@ class LuksAdmin final : public FormatAdmin {
     OpenMode mode;
     std::unique_ptr<SharedStorage> storage = co_await graph.open_storage(request.storage, mode);
     Result<void> written = co_await write_volume(graph.world(), *storage, volume).result();
-    co_await close_after(*storage, std::move(written));
+    co_await close_after(std::move(written), *storage->node);
   }
 
   Task<ImageDescription> describe(const World& world, SharedStorage& storage) override {
@@ -244,13 +223,13 @@ class LuksAdmin final : public FormatAdmin {
 
   Task<void> resize(Graph& graph, std::unique_ptr<SharedStorage> storage, ByteCount size) override {
     Result<void> resized = co_await resize_payload(graph.world(), *storage, size).result();
-    co_await close_after(*storage, std::move(resized));
+    co_await close_after(std::move(resized), *storage->node);
   }
 
   Task<void> amend(Graph& graph, AmendRequest request) override {
     std::unique_ptr<SharedStorage> storage = co_await request.open();
     Result<void> amended = co_await amend_header(graph, *storage, request.options).result();
-    co_await close_after(*storage, std::move(amended));
+    co_await close_after(std::move(amended), *storage->node);
   }
 
   Task<std::optional<CheckReport>> check(const World& world, SharedStorage& storage,

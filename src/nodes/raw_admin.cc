@@ -2,49 +2,28 @@
 // Creating raw images: the storage does nearly all of it.
 #include "nodes/raw_admin.h"
 
-#include <algorithm>
-
 #include "base/diagnostics.h"
+#include "block/close_after.h"
+#include "block/preallocation.h"
 #include "runtime/shard.h"
 
 namespace ringdisk {
 namespace {
 
 constexpr uint64_t kSectorBytes = 512;
-constexpr uint64_t kFillPieceBytes = 1 * limits::kMiB;
-
-enum class Preallocation : uint8_t { kOff, kFalloc, kFull };
-
-Result<Preallocation> parse_preallocation(Options& options, Diagnostics& diagnostics) {
+Result<Preallocation> take_preallocation(Options& options, Diagnostics& diagnostics) {
   const std::string text = options.take("preallocation").value_or("off");
-  if (text == "off") return Preallocation::kOff;
-  if (text == "falloc") return Preallocation::kFalloc;
-  if (text == "full") return Preallocation::kFull;
+  const std::optional<Preallocation> how = parse_preallocation(text);
+  if (how && how != Preallocation::kMetadata) return *how;
   return diagnostics.explain(
       Error::of(ErrorKind::kInvalid, "create"),
       "preallocation of a raw image is off, falloc or full, not '" + text + "'");
 }
 
-Task<void> fill(StorageAccess& storage, ByteCount size) {
-  Buffer buffer = Shard::current().buffers().take(kFillPieceBytes);
-  const MutableBytes zeros = buffer.first(kFillPieceBytes);
-  fill_zero(zeros);
-  for (uint64_t at = 0; at < size.value(); at += kFillPieceBytes) {
-    const uint64_t length = std::min(kFillPieceBytes, size.value() - at);
-    const ConstBuffers source(Bytes(zeros.first(length)));
-    co_await storage.write(HostOffset(at), source);
-  }
-}
-
-Task<void> take_space(SharedStorage& storage, Preallocation how) {
+Task<void> take_space_of(SharedStorage& storage, Preallocation how) {
   std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
-  const ByteCount size = access->size();
-  if (size.is_zero()) co_return;
-  if (how == Preallocation::kFalloc) {
-    co_await access->allocate(HostRange(HostOffset(0), size));
-  } else {
-    co_await fill(*access, size);
-  }
+  const HostRange all(HostOffset(0), access->size());
+  co_await take_space(*access, all, how);
 }
 
 }  // namespace
@@ -60,7 +39,7 @@ Task<void> RawAdmin::create(Graph& graph, CreateRequest request) {
     co_await fail(diagnostics.explain(Error::of(ErrorKind::kUnsupported, "create"),
                                       "a raw image cannot have a backing file; a qcow2 image can"));
   }
-  Preallocation how = co_await parse_preallocation(request.options, diagnostics);
+  Preallocation how = co_await take_preallocation(request.options, diagnostics);
   co_await request.options.check_all_taken("raw", diagnostics);
   const uint64_t sectors =
       request.size.value() / kSectorBytes + (request.size.value() % kSectorBytes == 0 ? 0 : 1);
@@ -72,10 +51,8 @@ Task<void> RawAdmin::create(Graph& graph, CreateRequest request) {
   if (how == Preallocation::kOff) co_return;
   OpenMode mode;
   std::unique_ptr<SharedStorage> storage = co_await graph.open_storage(request.storage, mode);
-  Result<void> taken = co_await take_space(*storage, how).result();
-  Result<void> closed = co_await storage->node->close().result();
-  co_await std::move(taken);
-  co_await std::move(closed);
+  Result<void> taken = co_await take_space_of(*storage, how).result();
+  co_await close_after(std::move(taken), *storage->node);
 }
 
 static Task<void> resize_storage(SharedStorage& storage, ByteCount size) {
@@ -86,9 +63,7 @@ static Task<void> resize_storage(SharedStorage& storage, ByteCount size) {
 
 Task<void> RawAdmin::resize(Graph&, std::unique_ptr<SharedStorage> storage, ByteCount size) {
   Result<void> resized = co_await resize_storage(*storage, size).result();
-  Result<void> closed = co_await storage->node->close().result();
-  co_await std::move(resized);
-  co_await std::move(closed);
+  co_await close_after(std::move(resized), *storage->node);
 }
 
 Task<ImageDescription> RawAdmin::describe(const World&, SharedStorage& storage) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/diagnostics.h"
+#include "block/close_after.h"
 #include "block/storage_access.h"
 #include "qcow2/image_path.h"
 #include "qcow2/layout/l2_entry.h"
@@ -115,19 +116,7 @@ Task<void> ImageWriter::write_tables() {
 Task<void> ImageWriter::prepare_data() {
   if (layout_.data_clusters == 0) co_return;
   const HostRange data(host(layout_.data), ByteCount(bytes(layout_.data_clusters)));
-  switch (settings_.preallocation) {
-    case Preallocation::kOff:
-    case Preallocation::kMetadata:
-      break;
-    case Preallocation::kFalloc:
-      co_await storage_.allocate(data);
-      break;
-    case Preallocation::kFull: {
-      auto fill = [](MutableBytes piece, uint64_t) { fill_zero(piece); };
-      co_await write_table(layout_.data, layout_.data_clusters, fill);
-      break;
-    }
-  }
+  co_await take_space(storage_, data, settings_.preallocation);
 }
 
 Task<void> ImageWriter::write_header() {
@@ -172,19 +161,8 @@ Task<void> write_image(SharedStorage& storage, const CreateSettings& settings, c
 Task<void> fill_data_file(SharedStorage& storage, const CreateSettings& settings) {
   Shard& shard = Shard::current();
   std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, shard);
-  const uint64_t size = settings.header.size.value();
-  if (settings.preallocation == Preallocation::kFalloc) {
-    const HostRange all(HostOffset(0), ByteCount(size));
-    co_await access->allocate(all);
-  } else {
-    Buffer buffer = shard.buffers().take(kPieceBytes);
-    const MutableBytes zeros = buffer.first(kPieceBytes);
-    fill_zero(zeros);
-    for (uint64_t at = 0; at < size; at += kPieceBytes) {
-      const Bytes piece = zeros.first(std::min(kPieceBytes, size - at));
-      co_await access->write(HostOffset(at), ConstBuffers(piece));
-    }
-  }
+  const HostRange all(HostOffset(0), settings.header.size);
+  co_await take_space(*access, all, settings.preallocation);
   co_await access->flush();
 }
 
@@ -202,9 +180,7 @@ Task<void> create_data_file(Graph& graph, const CreateRequest& request,
   OpenMode mode;
   std::unique_ptr<SharedStorage> storage = co_await graph.open_storage(std::move(data), mode);
   Result<void> filled = co_await fill_data_file(*storage, settings).result();
-  Result<void> closed = co_await storage->node->close().result();
-  co_await std::move(filled);
-  co_await std::move(closed);
+  co_await close_after(std::move(filled), *storage->node);
 }
 
 Task<void> write_with_data_file(Graph& graph, const CreateRequest& request, SharedStorage& storage,
@@ -250,9 +226,7 @@ Task<void> create_image(Graph& graph, CreateRequest request, const DataEncryptio
   Result<void> written =
       co_await write_with_data_file(graph, request, *storage, settings, layout, fresh.get())
           .result();
-  Result<void> closed = co_await storage->node->close().result();
-  co_await std::move(written);
-  co_await std::move(closed);
+  co_await close_after(std::move(written), *storage->node);
 }
 
 }  // namespace ringdisk::qcow2

@@ -14,11 +14,10 @@
 #include "async/task.h"
 #include "block/data_encryption.h"
 #include "block/format_admin.h"
+#include "block/preallocation.h"
 #include "qcow2/layout/header.h"
 
 namespace ringdisk::qcow2 {
-
-enum class Preallocation : uint8_t { kOff, kMetadata, kFalloc, kFull };
 
 struct CreateSettings {
   Header header;  // size, geometry, features, backing name; places are filled by plan_layout

@@ -144,28 +144,22 @@ Result<void> parse_data_file(Options& options, Header& header, Diagnostics& diag
   return {};
 }
 
-Result<Preallocation> parse_preallocation(Options& options, const Header& header,
-                                          Diagnostics& diagnostics) {
+Result<Preallocation> take_preallocation(Options& options, const Header& header,
+                                         Diagnostics& diagnostics) {
   const std::string text = options.take("preallocation").value_or("off");
-  Preallocation mode = Preallocation::kOff;
-  if (text == "metadata") {
-    mode = Preallocation::kMetadata;
-  } else if (text == "falloc") {
-    mode = Preallocation::kFalloc;
-  } else if (text == "full") {
-    mode = Preallocation::kFull;
-  } else if (text != "off") {
+  const std::optional<Preallocation> mode = parse_preallocation(text);
+  if (!mode) {
     return refuse(diagnostics, ErrorKind::kInvalid,
                   "preallocation is off, metadata, falloc or full, not '" + text + "'");
   }
-  if (mode != Preallocation::kOff && header.has_backing && !header.has_extended_l2()) {
+  if (*mode != Preallocation::kOff && header.has_backing && !header.has_extended_l2()) {
     return refuse(diagnostics, ErrorKind::kInvalid,
                   "preallocation would hide the backing image; use one or the other, or "
                   "extended_l2=on");
   }
   // So that the data file can be read without the image whatever becomes of it.
-  if (header.data_file_is_raw() && mode == Preallocation::kOff) mode = Preallocation::kMetadata;
-  return mode;
+  if (header.data_file_is_raw() && *mode == Preallocation::kOff) return Preallocation::kMetadata;
+  return *mode;
 }
 
 Result<void> take_backing(CreateRequest& request, Header& header, Diagnostics& diagnostics) {
@@ -201,7 +195,7 @@ Result<CreateSettings> parse_create_options(CreateRequest& request, Diagnostics&
   RETURN_IF_ERROR(parse_encryption(options, settings, diagnostics));
   RETURN_IF_ERROR(take_backing(request, header, diagnostics));
   RETURN_IF_ERROR(parse_data_file(options, header, diagnostics));
-  ASSIGN_OR_RETURN(settings.preallocation, parse_preallocation(options, header, diagnostics));
+  ASSIGN_OR_RETURN(settings.preallocation, take_preallocation(options, header, diagnostics));
   RETURN_IF_ERROR(check_encryption(settings, diagnostics));
   RETURN_IF_ERROR(options.check_all_taken("qcow2", diagnostics));
   add_feature_names(header);

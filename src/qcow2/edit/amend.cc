@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/diagnostics.h"
+#include "block/close_after.h"
 #include "block/data_encryption.h"
 #include "qcow2/describe.h"
 #include "qcow2/edit/data_file_name.h"
@@ -96,9 +97,7 @@ Task<void> Amender::change_laziness() {
 Task<void> Amender::change_data_file_alone() {
   std::unique_ptr<SharedStorage> storage = co_await request_.open();
   Result<void> changed = co_await change_data_file_name(graph_, *storage, amendment_).result();
-  Result<void> closed = co_await storage->node->close().result();
-  co_await std::move(changed);
-  co_await std::move(closed);
+  co_await close_after(std::move(changed), *storage->node);
 }
 
 Task<void> Amender::end_raw_data_file() {
@@ -115,9 +114,7 @@ Task<void> Amender::change_width() {
       co_await change_refcount_width(graph_.world(), *storage, *amendment_.refcount_order,
                                      request_.cancel, request_.on_progress)
           .result();
-  Result<void> closed = co_await storage->node->close().result();
-  co_await std::move(changed);
-  co_await std::move(closed);
+  co_await close_after(std::move(changed), *storage->node);
 }
 
 // Bits that may be ignored, and those that a writer has to clear, go with their fields.
@@ -152,9 +149,7 @@ Task<void> Amender::change_encryption() {
   std::unique_ptr<SharedStorage> storage = co_await request_.open();
   Result<void> changed =
       co_await encryption_->amend(graph_, *storage, place, amendment_.encryption).result();
-  Result<void> closed = co_await storage->node->close().result();
-  co_await std::move(changed);
-  co_await std::move(closed);
+  co_await close_after(std::move(changed), *storage->node);
 }
 
 // The other steps open the data file by its new name; where nothing else is asked it may be absent.

@@ -3,6 +3,7 @@
 // repaired, and closed whatever became of the change.
 #include "qcow2/edit/edit.h"
 
+#include "block/close_after.h"
 #include "qcow2/driver.h"
 #include "qcow2/node.h"
 
@@ -16,9 +17,7 @@ Task<void> edit_image(Graph& graph, std::unique_ptr<SharedStorage> storage, cons
   OpenedFormat opened = co_await driver.open(std::move(opening));
   auto& node = static_cast<Qcow2Node&>(*opened.node);
   Result<void> edited = co_await node.edit(edit).result();
-  Result<void> closed = co_await node.close().result();
-  co_await std::move(edited);
-  co_await std::move(closed);
+  co_await close_after(std::move(edited), node);
 }
 
 }  // namespace ringdisk::qcow2
