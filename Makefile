@@ -18,7 +18,7 @@ demo: deps ## install what is missing, build the program, and show what it does
 	cmake --build build/release -j $(JOBS) --target ringdisk
 	scripts/demo
 
-build: ## build (PRESET=release, debug, asan, tsan, fuzz or gcc) into build/PRESET
+build: ## build (PRESET=release, debug, asan, tsan or gcc) into build/PRESET
 	@cmake --preset $(PRESET) >/dev/null
 	cmake --build build/$(PRESET) -j $(JOBS)
 
@@ -35,7 +35,7 @@ bench: build ## compare with other programs on this machine
 	bench/run
 
 fuzz: ## run each fuzzer for FUZZ_SECONDS (60), keeping what it finds in build/
-	@$(MAKE) build PRESET=fuzz
+	@$(MAKE) build PRESET=asan
 	scripts/fuzz --seconds $(FUZZ_SECONDS)
 
 format: ## lay out all C++ files

@@ -5,15 +5,15 @@
 #   x.cc          -> static library rd_F, linked with the libraries DEPS allows F
 #   x_throwing.cc -> the same, compiled with exceptions (wraps a library that throws)
 #   x_test.cc     -> executable F_test; each test in it is a ctest test "F/Suite.Name", label "unit"
-#   x_fuzz.cc     -> fuzz variant: libFuzzer executable x_fuzz;
-#                    elsewhere: x_fuzz replays fuzz/corpus/x_fuzz/ as a test, label "fuzz"
+#   x_fuzz.cc     -> x_fuzz, which replays fuzz/corpus/x_fuzz/ as a test, label "fuzz"; in the asan
+#                    variant it is a libFuzzer executable besides
 #   x_bench.cc    -> executable F_bench (release variant only)
 #   app/main.cc   -> executable ringdisk
 #
 # A large folder may have rooms, folders one level down (qcow2/check/): they belong to its library
 # and its tests; DEPS knows the folder alone. sim/ is the library rd_sim in the same way; its
 # test_main.cc, once there, is main() of every test. Executables lie flat in the binary directory:
-# build/release/ringdisk, build/asan/base_test, build/fuzz/x_fuzz.
+# build/release/ringdisk, build/asan/base_test, build/asan/x_fuzz.
 set(RD_ONLY "" CACHE STRING
   "build only these folders, e.g. base;async;sim (empty: all); for work on one corner")
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}")
@@ -61,6 +61,9 @@ function(rd_add_library folder)
   add_library(rd_${folder} STATIC ${ARGN})
   target_include_directories(rd_${folder} PUBLIC "${CMAKE_SOURCE_DIR}/src")
   rd_strict_library(rd_${folder})
+  if(RD_VARIANT STREQUAL "asan" AND NOT folder STREQUAL "sim")
+    target_compile_options(rd_${folder} PRIVATE -fsanitize=fuzzer-no-link)  # what guides fuzzers
+  endif()
   foreach(source IN LISTS ARGN)
     if(source MATCHES "_throwing\\.cc$")
       set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS
@@ -97,11 +100,18 @@ endfunction()
 function(rd_add_test folder)
   rd_add_tool(${folder}_test ${ARGN})
   target_link_libraries(${folder}_test PRIVATE rd_test_main)
+  target_compile_options(${folder}_test PRIVATE ${RD_TEST_OPTIONS})
   gtest_discover_tests(${folder}_test
     TEST_PREFIX "${folder}/"
     DISCOVERY_MODE PRE_TEST
     DISCOVERY_TIMEOUT 60
     PROPERTIES TIMEOUT ${RD_TEST_TIMEOUT} LABELS unit)
+endfunction()
+
+function(rd_add_libfuzzer name source)
+  rd_add_tool(${name} "${source}")
+  target_compile_options(${name} PRIVATE -fsanitize=fuzzer-no-link)
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
 endfunction()
 
 function(rd_add_fuzzer source)
@@ -110,13 +120,14 @@ function(rd_add_fuzzer source)
     message(FATAL_ERROR "two fuzzers are called ${name}; name ${source} after what it parses, "
             "e.g. nbd_request_fuzz.cc")
   endif()
-  if(RD_VARIANT STREQUAL "fuzz")
-    rd_add_tool(${name} "${source}")
-    target_link_options(${name} PRIVATE -fsanitize=fuzzer)
-    return()
+  set(corpus "${CMAKE_SOURCE_DIR}/fuzz/corpus/${name}")
+  if(RD_VARIANT STREQUAL "asan")
+    rd_add_libfuzzer(${name} "${source}")
+    add_test(NAME "fuzz/${name}" COMMAND ${name} -runs=0 "${corpus}")
+  else()
+    rd_add_tool(${name} "${source}" "${CMAKE_SOURCE_DIR}/fuzz/replay_main.cc")
+    add_test(NAME "fuzz/${name}" COMMAND ${name} "${corpus}")
   endif()
-  rd_add_tool(${name} "${source}" "${CMAKE_SOURCE_DIR}/fuzz/replay_main.cc")
-  add_test(NAME "fuzz/${name}" COMMAND ${name} "${CMAKE_SOURCE_DIR}/fuzz/corpus/${name}")
   set_tests_properties("fuzz/${name}" PROPERTIES
     LABELS fuzz TIMEOUT ${RD_TEST_TIMEOUT})
 endfunction()
@@ -176,29 +187,27 @@ if(rd_main AND (NOT RD_ONLY OR "app" IN_LIST RD_ONLY))
   rd_strict_library(ringdisk)
 endif()
 
-if(NOT RD_VARIANT STREQUAL "fuzz")
-  file(GLOB rd_test_main CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/sim/test_main.cc")
-  if(rd_test_main AND (NOT RD_ONLY OR "sim" IN_LIST RD_ONLY))
-    add_library(rd_test_main OBJECT "${rd_test_main}")
-    target_include_directories(rd_test_main PRIVATE "${CMAKE_SOURCE_DIR}/src" "${CMAKE_SOURCE_DIR}")
-    target_link_libraries(rd_test_main PUBLIC rd_everything GTest::gmock)
-    rd_strict(rd_test_main)
-  else()
-    add_library(rd_test_main INTERFACE)
-    target_link_libraries(rd_test_main INTERFACE GTest::gmock_main)
-  endif()
-  foreach(folder IN LISTS rd_test_folders)
-    rd_add_test(${folder} ${${folder}_test})
-  endforeach()
+file(GLOB rd_test_main CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/sim/test_main.cc")
+if(rd_test_main AND (NOT RD_ONLY OR "sim" IN_LIST RD_ONLY))
+  add_library(rd_test_main OBJECT "${rd_test_main}")
+  target_include_directories(rd_test_main PRIVATE "${CMAKE_SOURCE_DIR}/src" "${CMAKE_SOURCE_DIR}")
+  target_link_libraries(rd_test_main PUBLIC rd_everything GTest::gmock)
+  rd_strict(rd_test_main)
+else()
+  add_library(rd_test_main INTERFACE)
+  target_link_libraries(rd_test_main INTERFACE GTest::gmock_main)
 endif()
+foreach(folder IN LISTS rd_test_folders)
+  rd_add_test(${folder} ${${folder}_test})
+endforeach()
 
-if(RD_VARIANT STREQUAL "fuzz")
-  list(APPEND rd_fuzzers "${CMAKE_SOURCE_DIR}/fuzz/canary_fuzz.cc")
-endif()
 if(NOT RD_VARIANT MATCHES "^(tsan|gcc)$")
   foreach(source IN LISTS rd_fuzzers)
     rd_add_fuzzer("${source}")
   endforeach()
+endif()
+if(RD_VARIANT STREQUAL "asan")
+  rd_add_libfuzzer(canary_fuzz "${CMAKE_SOURCE_DIR}/fuzz/canary_fuzz.cc")
 endif()
 
 if(RD_VARIANT STREQUAL "release" AND rd_bench_folders)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the sanitizers are told, built into every program of the asan, tsan and fuzz variants, so
-// that a program run by hand, by ctest or by an interop test behaves alike. The runtimes call these
+// What the sanitizers are told, built into every program of the asan and tsan variants, so that a
+// program run by hand, by ctest or by an interop test behaves alike. The runtimes call these
 // functions before anything else is set up; ASAN_OPTIONS and its kin still override them.
 
 #define RINGDISK_SANITIZER_OPTIONS(function, options)                                     \

@@ -22,7 +22,7 @@ function(rd_add_python_tests folder label timeout_seconds)
   endforeach()
 endfunction()
 
-if(NOT RD_VARIANT STREQUAL "fuzz" AND NOT RD_ONLY)
+if(NOT RD_ONLY)
   rd_add_python_tests(interop interop 300)
   rd_add_python_tests(e2e "interop;e2e" 600)
   rd_add_python_tests(scripts tidy 120)

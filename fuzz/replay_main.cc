@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// main() of every fuzzer outside the fuzz variant: runs the fuzzer's function once on the empty
+// main() of every fuzzer outside the asan variant: runs the fuzzer's function once on the empty
 // input and once on each file below the folders (or files) named on the command line, in order of
 // name. So every seed and every input that once crashed is a test with any compiler and sanitizer,
 // and a crash is debugged with an ordinary debugger:

@@ -93,6 +93,34 @@ class Counting(unittest.TestCase):
         self.assertEqual(run_tests.sum_up(run.cases), "0 passed, 1 failed, 0 skipped")
 
 
+class Stages(unittest.TestCase):
+    """Two stages that pass at once, begun when `minutes` are over."""
+
+    def run_after(self, minutes, are_chosen):
+        def stage(name):
+            return run_tests.Stage(name, lambda run: run.add(name, run_tests.PASSED), True)
+        self.addCleanup(setattr, run_tests, "STAGES", run_tests.STAGES)
+        run_tests.STAGES = {"one": stage("one"), "two": stage("two")}
+        run = run_tests.Run()
+        run.start -= minutes * 60
+        with contextlib.redirect_stdout(io.StringIO()):
+            run_tests.run_stages(run, ["one", "two"], are_chosen)
+        return run.cases
+
+    def test_all_run_in_time(self):
+        cases = self.run_after(run_tests.LATEST_START_MINUTES - 1, False)
+        self.assertEqual([case.status for case in cases], [run_tests.PASSED] * 2)
+
+    def test_too_late_none_but_the_first_begins_and_the_others_say_so(self):
+        cases = self.run_after(run_tests.LATEST_START_MINUTES + 1, False)
+        self.assertEqual([case.status for case in cases], [run_tests.PASSED, run_tests.SKIPPED])
+        self.assertIn("not begun after 51 minutes", cases[1].text)
+
+    def test_what_was_chosen_runs_however_late_it_is(self):
+        cases = self.run_after(run_tests.LATEST_START_MINUTES + 1, True)
+        self.assertEqual([case.status for case in cases], [run_tests.PASSED] * 2)
+
+
 class Fuzzing(unittest.TestCase):
     """The fuzzers are played by shell scripts."""
 
