@@ -371,10 +371,12 @@ sim::WorkloadOptions mixed_workload() {
   return workload;
 }
 
+constexpr uint64_t kPoints = 80;
+
 sim::CrashSweepOptions mixed_sweep(uint64_t seed) {
   sim::CrashSweepOptions sweep;
   sweep.shards = 1 + seed % 3;
-  sweep.points = sim::points_in_this_build(80);
+  sweep.points = sim::points_in_this_build(kPoints);
   return sweep;
 }
 
@@ -442,7 +444,9 @@ TEST(MixedCrashTest, FindsPlantedBugs) {
       image.planted_bug = bug;
       auto sweep = [&] {
         MixedCrash scenario(image, mixed_workload(), seed);
-        run_crash_sweep(scenario, seed, has_data_file ? two_disk_sweep(seed) : mixed_sweep(seed));
+        sim::CrashSweepOptions options = has_data_file ? two_disk_sweep(seed) : mixed_sweep(seed);
+        options.points = kPoints;  // fewer would not find them
+        run_crash_sweep(scenario, seed, options);
       };
       is_found = sim::failures_of(sweep) != 0;
     }
