@@ -10,7 +10,7 @@ import os
 
 import luks_matrix
 import peers
-from luks_volumes import OFFSET, SIZE, MatrixCase, VolumeCase, cryptsetup
+from luks_volumes import (OFFSET, SIZE, MatrixCase, VolumeCase, change_metadata, cryptsetup)
 
 
 class Matrix(MatrixCase):
@@ -40,16 +40,17 @@ class Qemu(VolumeCase):
 class Refused(VolumeCase):
     """What they can make and we cannot open is refused by name."""
 
-    def require_refused(self, volume, *words):
+    def require_refused(self, volume, *words, **options):
         done = peers.ringdisk("convert", "--key-file", self.keys[0], "-f", "luks", "-O", "raw",
-                              volume, self.directory / "never", expect=1)
+                              volume, self.directory / "never", expect=1, **options)
         for word in (volume.name, *words):
             self.assertIn(word, done.stderr)
         self.assertFalse((self.directory / "never").exists())
 
     def test_ciphers_of_cryptsetup(self):
         for version in (1, 2):
-            for cipher in ("aes-ecb", "aes-xts-benbi"):
+            for cipher in ("aes-ecb", "aes-xts-benbi", "aes-ctr-plain64", "aes-cbc-null",
+                           "aes-cbc-plain64be", "aes-cbc-eboiv"):
                 with self.subTest(cipher, version=version), self.scratch() as directory:
                     volume = directory / "theirs"
                     volume.touch()
@@ -57,6 +58,32 @@ class Refused(VolumeCase):
                     kind = luks_matrix.Kind(version, cipher, 256)
                     cryptsetup("luksFormat", *kind.cryptsetup_options(), volume, self.keys[0])
                     self.require_refused(volume, cipher)
+
+    def test_whirlpool_where_openssl_has_no_legacy_provider(self):
+        """The refusal names the hash and what to install, and nothing is left of a new image."""
+        without = {"OPENSSL_MODULES": str(self.directory)}
+        for version in (1, 2):
+            with self.subTest(version=version), self.scratch() as directory:
+                kind = luks_matrix.Kind(version, "aes-xts-plain64", 512, "whirlpool")
+                self.require_refused(self.they_make(kind, directory), "'whirlpool'", "legacy.so",
+                                     environment=without)
+                ours = directory / "ours"
+                done = peers.ringdisk("create", "--object", f"secret,id=s,file={self.keys[0]}",
+                                      "-f", "luks", "-o", f"key-secret=s,{kind.ringdisk_options()}",
+                                      ours, SIZE, expect=1, environment=without)
+                self.assertIn("'whirlpool'", done.stderr)
+                self.assertIn("legacy.so", done.stderr)
+                self.assertFalse(ours.exists())
+
+    def test_ciphers_that_only_kernels_have(self):
+        """Their key slots are enciphered with AES here, so these open; the payload does not."""
+        for cipher in ("serpent-xts-plain64", "twofish-xts-plain64", "aes-lrw-benbi"):
+            with self.subTest(cipher), self.scratch() as directory:
+                volume = self.they_make(luks_matrix.Kind(2, "aes-xts-plain64", 512), directory)
+                change_metadata(volume, lambda metadata, name=cipher:
+                                metadata["segments"]["0"].update(encryption=name))
+                self.require_opens(volume, self.keys[0])
+                self.require_refused(volume, f"its cipher '{cipher}' is not supported")
 
     def test_ciphers_of_qemu_img(self):
         for options, word in (("cipher-alg=serpent-256", "serpent-xts-plain64"),

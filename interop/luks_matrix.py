@@ -14,9 +14,18 @@ CIPHERS = (("aes-xts-plain64", 512), ("aes-xts-plain64", 256), ("aes-xts-plain",
            ("aes-xts-plain", 256), ("aes-cbc-essiv:sha256", 256), ("aes-cbc-essiv:sha256", 128),
            ("aes-cbc-plain64", 256), ("aes-cbc-plain64", 192), ("aes-cbc-plain64", 128),
            ("aes-cbc-plain", 256), ("aes-cbc-plain", 128), ("camellia-cbc-plain64", 256))
+RARE_CIPHERS = (("camellia-cbc-plain64", 128), ("camellia-cbc-plain64", 192),
+                ("camellia-cbc-plain", 256), ("camellia-cbc-essiv:sha256", 256),
+                ("aes-cbc-essiv:md5", 128), ("aes-cbc-essiv:sm3", 256),
+                ("aes-cbc-essiv:sha3-256", 256))
 HASHES = ("sha256", "sha1", "sha512", "ripemd160")
-RARE_HASHES = ("sha224", "sha384", "sha3-256", "sha3-512", "blake2b-512", "blake2s-256", "sm3")
-QEMU_HASHES = ("sha1", "sha224", "sha256", "sha384", "sha512", "ripemd160")
+# Whirlpool and MD4 come from OpenSSL's legacy provider; the last two are other names that
+# cryptsetup takes and records.
+RARE_HASHES = ("sha224", "sha384", "sha512-224", "sha512-256", "sha3-224", "sha3-256", "sha3-384",
+               "sha3-512", "blake2b-512", "blake2s-256", "sm3", "md5-sha1", "whirlpool",
+               "rmd160", "SHA2-256")
+SHORT_HASHES = ("md5", "md4")  # cryptsetup has them in LUKS2, qemu-img MD5 in LUKS1
+QEMU_HASHES = ("sha1", "sha224", "sha256", "sha384", "sha512", "ripemd160", "sm3", "md5")
 ARGON2 = ("argon2id", "argon2i")
 SECTOR_SIZES = (512, 1024, 2048, 4096)
 SHOWN_FAILURES_MAX = 5
@@ -68,7 +77,7 @@ class Kind:
         return _joined({**self._cipher_options(), "iter-time": 10})
 
     def _cipher_options(self):
-        name, mode, iv = self.cipher.split("-")
+        name, mode, iv = self.cipher.split("-", 2)
         generator, _, iv_hash = iv.partition(":")
         bits = self.key_bits // (2 if mode == "xts" else 1)
         return {"cipher-alg": f"{name}-{bits}", "cipher-mode": mode, "ivgen-alg": generator,
@@ -78,7 +87,7 @@ class Kind:
         """Whether qemu-img does: LUKS1 alone, and it stops at an assertion (QEMU 7 to 10) where
         the split key is not whole sectors, as with 192 bits."""
         return (self.version == 1 and self.cipher.startswith("aes-") and self.key_bits != 192
-                and self.hash in QEMU_HASHES)
+                and not self.cipher.endswith("sha3-256") and self.hash in QEMU_HASHES)
 
     def __str__(self):
         return (f"LUKS{self.version} {self.cipher}/{self.key_bits} {self.kdf}"
@@ -109,7 +118,9 @@ def kinds_of(version):
         sizes = SECTOR_SIZES
     kinds = [Kind(version, cipher, bits, hash_name, kdf, size) for (cipher, bits), (kdf, hash_name),
              size in itertools.product(CIPHERS, derivations, sizes)]
-    kinds += [Kind(version, "aes-xts-plain64", 512, name) for name in RARE_HASHES]
+    names = RARE_HASHES + (SHORT_HASHES if version == 2 else ())
+    kinds += [Kind(version, "aes-xts-plain64", 512, name) for name in names]
+    kinds += [Kind(version, cipher, bits) for cipher, bits in RARE_CIPHERS]
     return kinds if os.environ.get("RD_VARIANT", "release") == "release" else kinds[::7]
 
 

@@ -63,7 +63,7 @@ class Volume:
 def apply_cipher(cipher, key, sector_size, first, content, encrypts):
     """Enciphers or deciphers whole sectors; `first` is the number of the first one in units of 512
     bytes. `cipher` is as dm-crypt writes it: aes-xts-plain64, aes-cbc-essiv:sha256 …"""
-    name, mode, iv = cipher.split("-")
+    name, mode, iv = cipher.split("-", 2)
     bits = len(key) * 8 // (2 if mode == "xts" else 1)
     method = _method(f"{OPENSSL_NAMES[name]}-{bits}-{mode.upper()}")
     pieces = []

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """LUKS volumes for tests: made by cryptsetup, by qemu-img or by us, all with one known content."""
+import hashlib
+import json
 import os
 
 import luks_reference
@@ -13,6 +15,23 @@ OFFSET = 2 << 20  # of the payload of what cryptsetup makes here
 
 def cryptsetup(*arguments, **options):
     return peers.run([peers.need("cryptsetup"), "--batch-mode", *arguments], **options)
+
+
+def change_metadata(volume, change):
+    """Calls `change` with the JSON of a LUKS2 volume of cryptsetup's, and writes what it then is
+    into both copies of the header, with right checksums."""
+    with open(volume, "r+b") as file:
+        size = int.from_bytes(file.read(16)[8:], "big")
+        for start in (0, size):
+            file.seek(start)
+            header = bytearray(file.read(size))
+            metadata = json.loads(header[4096:].rstrip(b"\0"))
+            change(metadata)
+            header[4096:] = json.dumps(metadata).encode().ljust(size - 4096, b"\0")
+            header[448:512] = bytes(64)
+            header[448:480] = hashlib.sha256(header).digest()
+            file.seek(start)
+            file.write(header)
 
 
 class VolumeCase(peers.Case):

@@ -10,9 +10,11 @@ namespace {
 // LUKS1 has 32 bytes for each half of it; nothing real comes near.
 constexpr size_t kTextBytesMax = 64;
 
-bool is_word(std::string_view text) {
-  auto is_letter = [](char letter) {
-    return (letter >= 'a' && letter <= 'z') || (letter >= '0' && letter <= '9') || letter == '_';
+// `more`: another letter that the word may have.
+bool is_word(std::string_view text, char more = '_') {
+  auto is_letter = [more](char letter) {
+    return (letter >= 'a' && letter <= 'z') || (letter >= '0' && letter <= '9') || letter == '_' ||
+           letter == more;
   };
   return !text.empty() && text.size() <= kTextBytesMax &&
          std::all_of(text.begin(), text.end(), is_letter);
@@ -44,7 +46,7 @@ Result<CipherSpec> CipherSpec::parse(std::string_view cipher, std::string_view m
   spec.iv_hash = iv;
   if (!is_word(spec.cipher) || !is_word(spec.mode)) return error;
   if (spec.mode == "ecb" && spec.iv.empty() && !has_hash) return spec;
-  if (!is_word(spec.iv) || has_hash != is_word(spec.iv_hash)) return error;
+  if (!is_word(spec.iv) || has_hash != is_word(spec.iv_hash, '-')) return error;  // sha3-256
   return spec;
 }
 

@@ -8,8 +8,8 @@ namespace ringdisk {
 namespace {
 
 TEST(CipherSpecTest, TextsGoApartAndTogether) {
-  for (const char* text :
-       {"aes-xts-plain64", "aes-cbc-essiv:sha256", "camellia-cbc-plain", "sm4-xts-plain64"}) {
+  for (const char* text : {"aes-xts-plain64", "aes-cbc-essiv:sha256", "camellia-cbc-plain",
+                           "sm4-xts-plain64", "aes-cbc-essiv:sha3-256"}) {
     Result<CipherSpec> spec = CipherSpec::parse(text);
     ASSERT_TRUE(spec.ok()) << text;
     EXPECT_EQ(spec.value().to_text(), text);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Hash functions by the names that disk formats record ("sha256"), and their digests. Pure; any
-// thread. Which of them there are is OpenSSL's affair: whirlpool is known here but needs its legacy
-// provider.
+// thread. Which of them there are is OpenSSL's affair. Some (whirlpool, md4) come from its legacy
+// provider, which is loaded by the first who asks for one, into a library context of this folder's
+// own: nothing else in the process (TLS) sees it.
 #pragma once
 
 #include <cstdint>
@@ -29,10 +30,18 @@ enum class Hash : uint8_t {
   kBlake2b512,
   kBlake2s256,
   kSm3,
+  kSha512_224,
+  kSha512_256,
+  kMd5,
+  kMd4,
+  kMd5Sha1,
 };
 
-// As LUKS and the kernel write them, in small letters. nullopt: no such name is known.
+// As LUKS and the kernel write them, or one of OpenSSL's other names for the same ("sha2-256",
+// "rmd160"), which cryptsetup writes into headers too; letters of either case. nullopt: no such
+// name is known.
 std::optional<Hash> find_hash(std::string_view name);
+// The name that formats record, in small letters.
 std::string_view name_of(Hash hash);
 // Bytes; at most kDigestBytesMax.
 size_t digest_size(Hash hash);
@@ -40,6 +49,10 @@ inline constexpr size_t kDigestBytesMax = 64;
 
 // Whether this OpenSSL has it. What needs a hash asks before it changes anything.
 bool is_available(Hash hash);
+// Only those of this name that are available.
+std::optional<Hash> find_available_hash(std::string_view name);
+// For the user, after "the hash '…', which ": why none of this name is available, and what to do.
+std::string_view why_unavailable(std::string_view name);
 
 // The first target.size() bytes of the digest of `parts`, one after the other. target.size() is at
 // most digest_size(hash). kUnsupported: this OpenSSL has no such hash.

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Both libraries behind one face. Neither keeps the passphrase: PBKDF2's HMAC contexts are wiped by
+// Both libraries behind one face. Neither keeps the passphrase: PBKDF2's contexts are wiped by
 // OpenSSL, Argon2's memory by libargon2, in pages that no core dump holds.
 #include "crypto/kdf.h"
 
 #include <argon2.h>
+#include <openssl/core_names.h>
 #include <openssl/err.h>
+#include <openssl/kdf.h>
+#include <openssl/params.h>
 #include <sys/mman.h>
 
+#include <array>
 #include <cerrno>
 #include <limits>
+#include <memory>
 
 #include "crypto/openssl_hash.h"
 
@@ -47,6 +52,35 @@ Error argon2_error(int status) {
   return Error::of(ErrorKind::kInvalid, kOperation);
 }
 
+struct FreeKdf {
+  void operator()(EVP_KDF* kdf) const { EVP_KDF_free(kdf); }
+  void operator()(EVP_KDF_CTX* context) const { EVP_KDF_CTX_free(context); }  // wipes the password
+};
+
+// PKCS5_PBKDF2_HMAC() would look the hash up again, by name, in the default library context.
+bool run_pbkdf2(const crypto_internal::HashMethod& method, Bytes password, Bytes salt,
+                uint32_t iterations, MutableBytes target) {
+  const std::unique_ptr<EVP_KDF, FreeKdf> kdf(EVP_KDF_fetch(method.library, "PBKDF2", nullptr));
+  const std::unique_ptr<EVP_KDF_CTX, FreeKdf> context(kdf ? EVP_KDF_CTX_new(kdf.get()) : nullptr);
+  if (!context) return false;
+  int any_cost = 1;  // RFC 8018 without the lower bounds of SP 800-132
+  uint64_t count = iterations;
+  // why: OpenSSL's parameters have no const, but it only reads these
+  auto* name = const_cast<char*>(EVP_MD_get0_name(method.digest.get()));
+  auto input = [](Bytes bytes) {
+    const void* start = bytes.data();
+    return const_cast<void*>(bytes.empty() ? "" : start);
+  };
+  const std::array<OSSL_PARAM, 6> parameters = {
+      OSSL_PARAM_construct_int(OSSL_KDF_PARAM_PKCS5, &any_cost),
+      OSSL_PARAM_construct_uint64(OSSL_KDF_PARAM_ITER, &count),
+      OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, name, 0),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_PASSWORD, input(password), password.size()),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT, input(salt), salt.size()),
+      OSSL_PARAM_construct_end()};
+  return EVP_KDF_derive(context.get(), as_octets(target), target.size(), parameters.data()) == 1;
+}
+
 }  // namespace
 
 Result<void> pbkdf2(Hash hash, Bytes password, Bytes salt, uint32_t iterations,
@@ -58,14 +92,8 @@ Result<void> pbkdf2(Hash hash, Bytes password, Bytes salt, uint32_t iterations,
     return Error::of(ErrorKind::kInvalid, kOperation);
   }
   const crypto_internal::HashMethod method = crypto_internal::fetch(hash);
-  if (!method) return crypto_internal::missing_hash(kOperation);
-  // why: the password's type is char, our spans hold std::byte
-  const char* text = password.empty() ? "" : reinterpret_cast<const char*>(password.data());
-  const int works =
-      PKCS5_PBKDF2_HMAC(text, static_cast<int>(password.size()), as_octets(salt),
-                        static_cast<int>(salt.size()), static_cast<int>(iterations), method.get(),
-                        static_cast<int>(target.size()), as_octets(target));
-  if (works == 1) return {};
+  if (!method.digest) return crypto_internal::missing_hash(kOperation);
+  if (run_pbkdf2(method, password, salt, iterations, target)) return {};
   ERR_clear_error();
   return Error::from_errno(ENOMEM, kOperation);
 }

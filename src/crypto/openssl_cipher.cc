@@ -245,8 +245,8 @@ struct Plan {
 
 // essiv: the same block cipher, keyed with the hash of the key (a full digest).
 Result<void> plan_essiv(const CipherSpec& spec, Plan& plan) {
-  std::optional<Hash> hash = find_hash(spec.iv_hash);
-  if (!hash || !is_available(*hash)) return unsupported();
+  const std::optional<Hash> hash = find_available_hash(spec.iv_hash);
+  if (!hash) return unsupported();
   plan.iv = IvKind::kEssiv;
   plan.essiv_hash = *hash;
   plan.essiv = find_method(spec.cipher, "ecb", digest_size(*hash));

@@ -13,9 +13,13 @@ namespace ringdisk::crypto_internal {
 struct FreeMethod {
   void operator()(EVP_MD* method) const { EVP_MD_free(method); }
 };
-using HashMethod = std::unique_ptr<EVP_MD, FreeMethod>;
 
-// Null: this OpenSSL has no such hash.
+// A hash, and the library context it comes from, which what is built upon it has to name.
+struct HashMethod {
+  OSSL_LIB_CTX* library = nullptr;             // null: the default one
+  std::unique_ptr<EVP_MD, FreeMethod> digest;  // null: this OpenSSL has no such hash
+};
+
 HashMethod fetch(Hash hash);
 
 // kUnsupported, of `operation`.

@@ -57,9 +57,13 @@ Result<void> Planner::judge_cipher() const {
     return refusal_.invalid("the volume key has " + std::to_string(request_.volume_key.size() * 8) +
                             " bits, not " + std::to_string(key_bytes * 8));
   }
-  if (digest_size(request_.hash) < kLuks1DigestBytes || !is_available(request_.hash)) {
-    return refusal_.unsupported("the hash '" + std::string(name_of(request_.hash)) +
-                                "' is not one that LUKS can use here");
+  const std::string hash(name_of(request_.hash));
+  if (!is_available(request_.hash)) {
+    return refusal_.unsupported("the header is to use the hash '" + hash + "', which " +
+                                std::string(why_unavailable(hash)));
+  }
+  if (request_.version == 1 && digest_size(request_.hash) < kLuks1DigestBytes) {
+    return refusal_.unsupported("the hash '" + hash + "' is too short for LUKS1; use LUKS2");
   }
   return {};
 }

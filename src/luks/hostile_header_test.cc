@@ -155,7 +155,8 @@ TEST(HostileLuks2, ValuesOutOfTheirBounds) {
   EXPECT_THAT(refusal_of(R"("sector_size":512)", R"("sector_size":1536)"),
               HasSubstr("no power of two"));
   EXPECT_THAT(refusal_of(R"("key_size":64)", R"("key_size":65536)"), HasSubstr("key_size"));
-  EXPECT_THAT(refusal_of(R"("hash":"sha256")", R"("hash":"md5")"), HasSubstr("the hash 'md5'"));
+  EXPECT_THAT(refusal_of(R"("hash":"sha256")", R"("hash":"md6")"),
+              HasSubstr("the hash 'md6', which is not known"));
   EXPECT_THAT(refusal_of(R"("salt":")", R"("salt":"*)"), HasSubstr("no base64"));
   EXPECT_THAT(refusal_of("argon2id", "scrypt"), HasSubstr("'kdf.type' is 'scrypt'"));
   EXPECT_THAT(refusal_of("aes-xts-plain64", "no cipher"), HasSubstr("no cipher"));
@@ -228,7 +229,7 @@ std::string refusal_of_luks1(size_t at, uint32_t value) {
 
 TEST(HostileLuks1, FieldsOutOfTheirBounds) {
   EXPECT_THAT(refusal_of_luks1(8, 0xff00ff00), HasSubstr("as its cipher"));
-  EXPECT_THAT(refusal_of_luks1(72, 0x6d643500), HasSubstr("the hash 'md5'"));
+  EXPECT_THAT(refusal_of_luks1(72, 0x6d643600), HasSubstr("the hash 'md6'"));
   EXPECT_THAT(refusal_of_luks1(108, 0), HasSubstr("a key of 0 bytes"));
   EXPECT_THAT(refusal_of_luks1(108, 0xffffffff), HasSubstr("a key of 4294967295 bytes"));
   EXPECT_THAT(refusal_of_luks1(164, 0), HasSubstr("no iterations"));

@@ -89,9 +89,10 @@ Result<void> Parser::judge_fields() {
     return refusal_.corrupt("the header names '" + cipher_ + "-" + mode_ + "' as its cipher");
   }
   header_.cipher = std::move(cipher).value();
-  const std::optional<Hash> hash = find_hash(hash_);
-  if (!hash || !is_available(*hash)) {
-    return refusal_.unsupported("the header uses the hash '" + hash_ + "', which is not known");
+  const std::optional<Hash> hash = find_available_hash(hash_);
+  if (!hash) {
+    return refusal_.unsupported("the header uses the hash '" + hash_ + "', which " +
+                                std::string(why_unavailable(hash_)));
   }
   header_.hash = *hash;
   if (header_.key_bytes == 0 || header_.key_bytes > kKeyBytesMax) {

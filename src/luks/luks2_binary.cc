@@ -83,10 +83,11 @@ Result<Luks2Binary> parse_luks2_binary(Bytes bytes, Luks2Copy copy, uint64_t off
 
 Result<void> check_luks2_checksum(const Luks2Binary& binary, Bytes bytes, const Refusal& refusal) {
   CHECK_EQ(bytes.size(), binary.header_bytes);
-  const std::optional<Hash> hash = find_hash(binary.checksum_name);
-  if (!hash || !is_available(*hash)) {
+  const std::optional<Hash> hash = find_available_hash(binary.checksum_name);
+  if (!hash) {
     return refusal.unsupported("the LUKS2 header has a checksum of the kind '" +
-                               binary.checksum_name + "', which is not known");
+                               binary.checksum_name + "', which " +
+                               std::string(why_unavailable(binary.checksum_name)));
   }
   std::array<std::byte, kDigestBytesMax> computed;
   const MutableBytes checksum = MutableBytes(computed).first(digest_size(*hash));

@@ -97,9 +97,10 @@ Result<void> Reader::read_config() {
 
 Result<Hash> Reader::read_hash(const JsonFields& fields, std::string_view key) {
   ASSIGN_OR_RETURN(const std::string name, fields.text(key));
-  const std::optional<Hash> hash = find_hash(name);
-  if (!hash || !is_available(*hash)) {
-    return refusal_.unsupported("the header uses the hash '" + name + "', which is not known");
+  const std::optional<Hash> hash = find_available_hash(name);
+  if (!hash) {
+    return refusal_.unsupported("the header uses the hash '" + name + "', which " +
+                                std::string(why_unavailable(name)));
   }
   return *hash;
 }

@@ -2,17 +2,32 @@
 // The passphrase lives as long as its table, the volume key no longer than this.
 #include "luks/open_volume.h"
 
+#include <algorithm>
+
 #include "base/diagnostics.h"
 #include "runtime/world.h"
 
 namespace ringdisk::luks {
+namespace {
+
+// Of the lengths that the header's key slots say the key has. A header without any is not judged.
+Result<void> check_payload_cipher(const VolumeFacts& facts, const Refusal& refusal) {
+  auto fits = [&facts](const KeySlot& slot) {
+    return is_cipher_available(facts.cipher, slot.key_bytes);
+  };
+  if (facts.slots.empty() || std::ranges::any_of(facts.slots, fits)) return {};
+  return refusal.unsupported("its cipher '" + facts.cipher.to_text() + "' is not supported");
+}
+
+}  // namespace
 
 Task<OpenVolume> open_volume(Graph& graph, HeaderWindow window, std::string secret_id,
                              std::string image, CpuFeatures features, bool repairs_header) {
   const World& world = graph.world();
   // A header that nobody can open asks nobody for a passphrase.
   const LuksHeader header = co_await read_header(world, window);
-  co_await supported_facts(world, window, header);
+  const VolumeFacts facts = co_await supported_facts(world, window, header);
+  co_await check_payload_cipher(facts, window.refusal(world));
   SecretWish wish;
   wish.id = std::move(secret_id);
   wish.image = std::move(image);
