@@ -81,6 +81,13 @@ class LuksDiskTest(encrypted.EncryptedCase):
                 self.assertIn("version: 2\n", text)
                 self.assertEqual("label: backup" in text, "label" in options)
 
+    def test_what_whole_sectors_add_to_a_disk_is_zeros(self):
+        with open(self.raw, "r+b") as file:
+            file.truncate(SIZE - 3 * 512)
+        self.ringdisk_makes("version=2,sector-size=4096,pbkdf-memory=1024")
+        peers.ringdisk("convert", "--key-file", self.key_file, "-O", "raw", self.image, self.copy)
+        self.assertTrue(self.copy.read_bytes() == self.raw.read_bytes() + bytes(3 * 512))
+
     def test_the_text_of_info_is_qemus(self):
         self.ringdisk_makes()
         ours = peers.ringdisk("info", self.image).stdout

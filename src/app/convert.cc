@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // ringdisk convert: one or several images, laid end to end, into another one.
+#include <algorithm>
+
 #include "app/convert_bitmaps.h"
 #include "app/convert_request.h"
 #include "app/create_image.h"
@@ -9,6 +11,7 @@
 #include "base/diagnostics.h"
 #include "jobs/copy.h"
 #include "runtime/blocking_pool.h"
+#include "runtime/shard.h"
 
 namespace ringdisk {
 namespace {
@@ -91,6 +94,17 @@ Task<bool> target_reads_zero(Program& program, const ConvertRequest& request, De
   co_return kind_of_target == PathKind::kRegularFile;
 }
 
+// A new disk whose sectors are larger than the source's may be a little longer than that, and what
+// nobody wrote of it may be noise.
+Task<void> zero_rest_of_sector(DeviceNode& target, ByteCount begin) {
+  constexpr uint64_t kSectorBytesMax = 4096;
+  const GuestOffset from(begin.value()), disk_end(target.size().value());
+  const GuestOffset end = std::min(from.align_up(kSectorBytesMax), disk_end);
+  if (from == end) co_return;
+  std::unique_ptr<DeviceQueue> queue = co_await target.open_queue(Shard::current());
+  co_await queue->write_zeroes(GuestRange::between(from, end), ZeroOptions());
+}
+
 Task<void> copy(Program& program, const ConvertRequest& request, const Devices& sources,
                 DeviceNode& target) {
   CopyOptions options;
@@ -100,6 +114,9 @@ Task<void> copy(Program& program, const ConvertRequest& request, const Devices& 
   options.compression_level = request.compression.level;
   options.target_has_backing = !request.new_target.backing_name.empty();
   options.target_reads_zero = co_await target_reads_zero(program, request, target);
+  if (!request.keeps_target && !request.new_target.admin->new_reads_zero()) {
+    co_await zero_rest_of_sector(target, total_size(sources));
+  }
   std::vector<DeviceNode*> pointers;
   for (const auto& source : sources) pointers.push_back(source.get());
   CopyJob job(program.world, std::move(pointers), target, options);
