@@ -54,8 +54,8 @@ class LuksCase(peers.Case):
     def cryptsetup(self, *words, expect=0):
         return peers.run([peers.need("cryptsetup"), "-q", *words], expect=expect)
 
-    def luks(self, *words, expect=0):
-        return peers.ringdisk("luks", *words, expect=expect)
+    def luks(self, *words, expect=0, **options):
+        return peers.ringdisk("luks", *words, expect=expect, **options)
 
     def cryptsetup_formats(self, version, options, *more):
         self.cryptsetup("luksFormat", f"--type={version}", *options, *more, self.disk,
@@ -181,6 +181,27 @@ class LuksKeys(LuksCase):
                              self.keys["second"], self.disk, expect=1)
             self.assertEqual(done.stderr,
                              f"ringdisk: {self.disk}: no key slot opens with this passphrase\n")
+
+    def test_nobody_is_asked_for_what_is_refused_anyway(self):
+        self.make_file()
+        for words, why in (
+                (["add-key", self.disk], "there is no LUKS header"),
+                (["kill-slot", self.disk, "0"], "there is no LUKS header"),
+                (["format", "--offset=8", self.disk], "cannot begin at 4096"),
+                (["format", "--offset=4000000", self.disk], "make it larger first")):
+            self.assertIn(why, self.luks(*words, expect=1).stderr)
+        self.cryptsetup_formats("luks2", CHEAP["luks2"])
+        self.assertIn("'--force' overwrites it",
+                      self.luks("format", self.disk, expect=1).stderr)
+
+    def test_a_key_comes_from_standard_input(self):
+        self.make_file()
+        self.cryptsetup_formats("luks2", CHEAP["luks2"])
+        self.luks("add-key", *CHEAP["luks2"], "--key-file", "-", "--new-key-file",
+                  self.keys["second"], self.disk, stdin=self.keys["first"].read_text())
+        self.luks("add-key", *CHEAP["luks2"], "--key-file", self.keys["second"],
+                  "--new-key-file=-", self.disk, stdin=self.keys["third"].read_text())
+        self.require_slots(first=0, second=1, third=2)
 
     def test_the_volume_key_opens(self):
         for version in ("luks1", "luks2"):

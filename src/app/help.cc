@@ -19,7 +19,7 @@ constexpr std::array<OptionSpec, 7> kGlobalOptions = {{
     {0, "cpu-features", "KERNEL", "AES by auto (default), none, aesni, vaes256 or vaes512"},
     {0, "object", "SECRET",
      "secret,id=ID,file=PATH[,format=base64]: for key-secret=ID (repeatable)"},
-    {0, "key-file", "PATH", "passphrase of images without key-secret: a file, fd:N or /dev/fd/N"},
+    {0, "key-file", "PATH", "passphrase of images without key-secret: a file, fd:N, or - (stdin)"},
 }};
 
 std::string option_line(const OptionSpec& option) {

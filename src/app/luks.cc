@@ -94,19 +94,17 @@ Task<void> find_new_passphrase(LuksRun& run) {
   run.new_passphrase = co_await run.program.secrets.find(wish);
 }
 
-Task<void> find_secrets(LuksRun& run) {
+// Of a volume that is there. Where none is, or none that opens here, nobody is asked.
+Task<void> find_secrets(LuksRun& run, HeaderWindow window) {
   const LuksAction action = run.request.action;
-  if (action == LuksAction::kDump || action == LuksAction::kHeaderBackup ||
-      action == LuksAction::kHeaderRestore) {
-    co_return;
-  }
+  const luks::LuksHeader header = co_await read_header(run.world(), window);
+  co_await supported_facts(run.world(), window, header);
   co_await find_volume_key(run);
   const bool kills = action == LuksAction::kKillSlot;
   if (kills && run.request.force) co_return;
-  const bool is_new = action == LuksAction::kFormat;
   const bool by_key = run.volume_key != nullptr && action == LuksAction::kAddKey;
   std::string whose = kills ? "another key slot of " + run.request.file : run.request.file;
-  if (!by_key) co_await find_passphrase(run, is_new, std::move(whose));
+  if (!by_key) co_await find_passphrase(run, false, std::move(whose));
   if (action == LuksAction::kAddKey || action == LuksAction::kChangeKey) {
     co_await find_new_passphrase(run);
   }
@@ -203,19 +201,22 @@ Task<void> check_room(LuksRun& run, HeaderWindow window, luks::FormatPlaces plac
 
 Task<void> do_format(LuksRun& run, HeaderWindow window) {
   luks::FormatRequest& format = run.request.format;
+  co_await find_volume_key(run);
   if (run.volume_key) {
     format.volume_key = run.volume_key->bytes();
     if (!run.arguments.has("key-size")) format.key_bytes = run.volume_key->size();
   }
-  format.passphrase = run.passphrase->bytes();
   const luks::FormatPlaces places = co_await plan_format(format, window.refusal(run.world()));
   co_await check_overwritable(run, window);
   co_await check_room(run, window, places);
+  co_await find_passphrase(run, true, run.request.file);
+  format.passphrase = run.passphrase->bytes();
   luks::LuksVolume volume = co_await format_luks(run.world(), window, format);
   run.say("LUKS" + std::to_string(format.version) + " volume " + volume.uuid);
 }
 
 Task<void> do_add(LuksRun& run, HeaderWindow window) {
+  co_await find_secrets(run, window);
   luks::NewKey key = run.new_key();
   key.slot = run.request.slot;
   const uint32_t slot = co_await add_key(run.world(), window, run.unlock(), key);
@@ -223,6 +224,7 @@ Task<void> do_add(LuksRun& run, HeaderWindow window) {
 }
 
 Task<void> do_change(LuksRun& run, HeaderWindow window) {
+  co_await find_secrets(run, window);
   Unlock with = run.unlock();
   with.slot = run.request.slot;
   const uint32_t slot = co_await change_key(run.world(), window, with, run.new_key());
@@ -230,6 +232,7 @@ Task<void> do_change(LuksRun& run, HeaderWindow window) {
 }
 
 Task<void> do_remove(LuksRun& run, HeaderWindow window) {
+  co_await find_secrets(run, window);
   Unlock with = run.unlock();
   with.slot = run.request.slot;
   const uint32_t slot = co_await remove_key(run.world(), window, with, run.request.force);
@@ -237,6 +240,7 @@ Task<void> do_remove(LuksRun& run, HeaderWindow window) {
 }
 
 Task<void> do_kill(LuksRun& run, HeaderWindow window) {
+  co_await find_secrets(run, window);
   std::optional<Unlock> proof;
   if (!run.request.force) proof = run.unlock();
   const uint32_t slot = *run.request.slot;
@@ -302,7 +306,6 @@ Task<bool> makes_header_file(LuksRun& run) {
 Task<int> run(Program& program, const Arguments& arguments) {
   LuksRequest request = co_await read_luks_request(arguments, program.diagnostics());
   LuksRun luks_run{program, arguments, std::move(request), nullptr, nullptr, nullptr};
-  co_await find_secrets(luks_run);
   const LuksAction action = luks_run.request.action;
   const bool read_only = action == LuksAction::kDump || action == LuksAction::kHeaderBackup;
   auto use = [&](HeaderWindow window) { return perform(luks_run, window); };

@@ -32,7 +32,7 @@ constexpr std::array<OptionSpec, 26> kOptions = {{
     {'S', "key-slot", "N", "the slot to fill, to change or to open"},
     {0, "volume-key-file", "PATH", "the volume key itself, instead of a passphrase"},
     {0, "key-secret", "ID", "the passphrase is the --object secret called ID"},
-    {0, "new-key-file", "PATH", "the new passphrase: a file, fd:N or /dev/fd/N"},
+    {0, "new-key-file", "PATH", "the new passphrase: a file, fd:N, or - (standard input)"},
     {0, "new-key-secret", "ID", "the new passphrase is the --object secret called ID"},
     {0, "header-backup-file", "PATH", "where the backup goes, or comes from"},
     {0, "force", "", "overwrite what is there; remove the last key slot"},

@@ -101,9 +101,9 @@ Command resize_command() {
       "[-f FMT] [--shrink] [--preallocation=MODE] [-q] [--image-opts] FILE [+|-]SIZE";
   command.text =
       "Gives the disk in FILE the size SIZE, or SIZE more or less than it has. What a larger disk\n"
-      "gains reads as zeros. Partitions and file systems are not touched: make those smaller "
-      "before,\n"
-      "larger afterwards.\n";
+      "gains reads as zeros, of a LUKS disk as noise. Partitions and file systems are not "
+      "touched:\n"
+      "make those smaller before, larger afterwards.\n";
   command.examples =
       "  ringdisk resize disk.qcow2 +10G\n"
       "  ringdisk resize --shrink -f raw disk.img 20G\n";

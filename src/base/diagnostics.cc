@@ -60,7 +60,9 @@ std::string Diagnostics::describe(const Error& error) const {
   {
     std::lock_guard lock(mutex_);
     if (error.note > notes_dropped_) {
-      return without_control_bytes(line + notes_[error.note - 1 - notes_dropped_]);
+      const std::string& note = notes_[error.note - 1 - notes_dropped_];
+      // Who did not know the node has named it in the note.
+      return without_control_bytes(note.starts_with(line) ? note : line + note);
     }
   }
   line += error.operation;

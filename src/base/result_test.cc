@@ -125,6 +125,8 @@ TEST(DiagnosticsTest, ANoteTakesThePlaceOfTheCause) {
   Error error = Error::of(ErrorKind::kInvalid, "open");
   Error noted = diagnostics.explain(error, node, "name it with -o backing_fmt=raw");
   EXPECT_EQ(diagnostics.describe(noted), "disk.qcow2: name it with -o backing_fmt=raw");
+  Error named = at_node(diagnostics.explain(error, "disk.qcow2: there is no secret"), node);
+  EXPECT_EQ(diagnostics.describe(named), "disk.qcow2: there is no secret");
   Error nameless = diagnostics.explain(error, "say what");
   EXPECT_EQ(diagnostics.describe(nameless), "say what");
 }

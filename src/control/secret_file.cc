@@ -16,8 +16,9 @@
 namespace ringdisk {
 namespace {
 
-// N of "fd:N" and "/dev/fd/N".
+// N of "fd:N" and "/dev/fd/N"; "-" is standard input.
 std::optional<int> inherited_descriptor(std::string_view path) {
+  if (path == "-") return STDIN_FILENO;
   for (std::string_view prefix : {"fd:", "/dev/fd/"}) {
     if (!path.starts_with(prefix)) continue;
     const std::string_view digits = path.substr(prefix.size());
