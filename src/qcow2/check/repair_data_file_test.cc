@@ -30,7 +30,8 @@ class DamagedPair {
     return report.ok() ? std::move(report).value() : CheckReport();
   }
   Result<Content> content() {
-    auto read = [this](Shard&) { return content_on(world_.world(), image_, opener(), nullptr); };
+    const sim::OpenStorages open = opener();
+    auto read = [&](Shard&) { return content_on(world_.world(), image_, open, nullptr); };
     return world_.run(read);
   }
   void expect_writable() {
