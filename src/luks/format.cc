@@ -60,6 +60,41 @@ Luks1Header luks1_header_of(const FormatRequest& request, const FormatPlaces& pl
   return header;
 }
 
+// Key material of an earlier header goes; what was never written stays so. The front, which the new
+// header covers, has been invalidated.
+Task<void> wipe_written(const World& world, HeaderWindow window, ByteCount header_end) {
+  HostRange rest =
+      HostRange::between(HostOffset(kLuks2BinaryBytes), HostOffset(header_end.value()));
+  while (!rest.empty()) {
+    const StorageExtent extent = co_await window.find_extent(rest);
+    const HostRange here(rest.offset, extent.length);
+    if (!extent.zero) co_await wipe_area(world, window, here);
+    rest = HostRange::between(here.end(), rest.end());
+  }
+}
+
+// Room for the whole header, and zeros where the next key slots will lie, in a storage that is
+// shorter.
+Task<void> make_room(const World& world, HeaderWindow window, ByteCount header_end) {
+  const ByteCount there = window.size();
+  if (there >= header_end) co_return;
+  if (!window.storage().limits().grows) {
+    co_await fail(window.refusal(world)(
+        ErrorKind::kNoSpace, "a LUKS header like this needs " + std::to_string(header_end.value()) +
+                                 " bytes; there are " + std::to_string(there.value())));
+  }
+  const HostOffset begin(there.value()), end(header_end.value());
+  co_await window.write_zeroes(world, HostRange::between(begin, end));
+}
+
+// From here on there is no header, until the new one is whole. Last of what comes before: what is
+// refused, for whatever reason, costs nobody the header that is there.
+Task<void> clear_place(const World& world, HeaderWindow window, ByteCount header_end) {
+  co_await make_room(world, window, header_end);
+  co_await invalidate_header(world, window);
+  co_await wipe_written(world, window, header_end);
+}
+
 Task<LuksHeader> write_luks1(const World& world, HeaderWindow window, const FormatRequest& request,
                              const FormatPlaces& places, Bytes key) {
   Luks1Header header = luks1_header_of(request, places);
@@ -78,6 +113,7 @@ Task<LuksHeader> write_luks1(const World& world, HeaderWindow window, const Form
   copy_bytes(digest.digest, header.digest);
   copy_bytes(digest.kdf.salt, header.digest_salt);
   header.digest_iterations = digest.kdf.iterations;
+  co_await clear_place(world, window, places.header_end);
   co_await write_material(world, window, made);
   co_await write_new_luks1(world, window, header);
   LuksHeader written;
@@ -116,38 +152,12 @@ Task<LuksHeader> write_luks2(const World& world, HeaderWindow window, const Form
   header.json = new_luks2_document(luks2_facts_of(request, places, std::move(digest)),
                                    request.luks2_header_bytes, places.slot_area_bytes);
   put_key_slot(header.json, made.slot, 0);
+  co_await clear_place(world, window, places.header_end);
   co_await write_material(world, window, made);
   co_await write_luks2_header(world, window, header);
   LuksHeader written;
   written.luks2 = std::move(header);
   co_return std::move(written);
-}
-
-// Key material of an earlier header goes; what was never written stays so. The front, which the new
-// header covers, has been invalidated.
-Task<void> wipe_written(const World& world, HeaderWindow window, ByteCount header_end) {
-  HostRange rest =
-      HostRange::between(HostOffset(kLuks2BinaryBytes), HostOffset(header_end.value()));
-  while (!rest.empty()) {
-    const StorageExtent extent = co_await window.find_extent(rest);
-    const HostRange here(rest.offset, extent.length);
-    if (!extent.zero) co_await wipe_area(world, window, here);
-    rest = HostRange::between(here.end(), rest.end());
-  }
-}
-
-// Room for the whole header, and zeros where the next key slots will lie, in a storage that is
-// shorter.
-Task<void> make_room(const World& world, HeaderWindow window, ByteCount header_end) {
-  const ByteCount there = window.size();
-  if (there >= header_end) co_return;
-  if (!window.storage().limits().grows) {
-    co_await fail(window.refusal(world)(
-        ErrorKind::kNoSpace, "a LUKS header like this needs " + std::to_string(header_end.value()) +
-                                 " bytes; there are " + std::to_string(there.value())));
-  }
-  const HostOffset begin(there.value()), end(header_end.value());
-  co_await window.write_zeroes(world, HostRange::between(begin, end));
 }
 
 }  // namespace
@@ -156,9 +166,6 @@ Task<LuksVolume> format_luks(const World& world, HeaderWindow window, FormatRequ
   const FormatPlaces places = co_await plan_format(request, window.refusal(world));
   if (request.uuid.empty()) request.uuid = co_await make_uuid();
   SecretBytes key = co_await volume_key_of(request);
-  co_await make_room(world, window, places.header_end);
-  co_await invalidate_header(world, window);
-  co_await wipe_written(world, window, places.header_end);
   const Bytes key_bytes = std::as_const(key).bytes();
   LuksHeader header;
   if (request.version == 1) {

@@ -3,8 +3,9 @@
 // makes it: LUKS2, aes-xts-plain64 with a 512-bit key, argon2id, two copies of 16 KiB, encrypted
 // data from 16 MiB on.
 //
-// Whatever header there was is made unrecognisable first, durably; then the key slot's material,
-// then the header. So after a crash there is no header, or one that the new passphrase opens.
+// What can be refused is, and keys are derived, before anything is written. Then whatever header
+// there was is made unrecognisable, durably; then comes the key slot's material, then the header.
+// So after a crash there is the old header, none, or one that the new passphrase opens.
 #pragma once
 
 #include "luks/kdf_cost.h"

@@ -234,6 +234,22 @@ TEST(FormatRequest, IsJudgedBeforeAnythingIsWritten) {
   for (size_t i = 0; i < wrong.size(); ++i) EXPECT_TRUE(is_refused(wrong[i])) << i;
 }
 
+TEST_P(KeySlots, AFormatThatIsRefusedCostsNoHeader) {
+  TestVolume volume(GetParam());
+  std::vector<FormatRequest> wrong(3, tested_request(2));
+  wrong[0].kdf.iterations = kArgon2PassesMin - 1;
+  wrong[1].kdf.memory_kib = kArgon2MemoryKibMin - 1;
+  wrong[2] = tested_request(1);
+  wrong[2].kdf.iterations = kPbkdf2IterationsMin - 1;
+  for (const FormatRequest& request : wrong) {
+    auto format = [&](HeaderWindow window) { return format_only(volume.world(), window, request); };
+    const Result<void> formatted = volume.run(format);
+    ASSERT_FALSE(formatted.ok());
+    EXPECT_EQ(formatted.error().kind, ErrorKind::kInvalid);
+    EXPECT_EQ(volume.slot_of("first passphrase"), 0);
+  }
+}
+
 TEST(FormatRequest, DefaultsAreThoseOfCryptsetup) {
   sim::SimWorld world;
   const Refusal refusal(world.diagnostics(), 0);
