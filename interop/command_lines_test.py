@@ -105,6 +105,25 @@ map --start-offset=1M good.qcow2
 map --start-offset=-1 good.qcow2
 map --start-offset=100M good.qcow2
 map --max-length=64k --output=json good.qcow2
+measure
+measure --size 1G
+measure --size 1G -O qcow2
+measure --size foo
+measure --size -1
+measure --size 1G base.raw
+measure --size 1G -f raw
+measure --size 1G -l s
+measure base.raw good.qcow2
+measure none.raw
+measure -O bogus base.raw
+measure -O qcow2 -o bogus=1 base.raw
+measure -O qcow2 -o cluster_size=1000 base.raw
+measure -O qcow2 --output=json base.raw
+measure -O qcow2 --output=xml base.raw
+measure -O qcow2 -l s good.qcow2
+measure -O qcow2 -l nosnap good.qcow2
+measure -O qcow2 -f qcow2 base.raw
+measure --image-opts driver=qcow2,file.filename=good.qcow2
 snapshot -l good.qcow2
 snapshot good.qcow2
 snapshot -l base.raw

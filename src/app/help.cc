@@ -43,10 +43,10 @@ std::string option_line(const OptionSpec& option) {
 std::span<const OptionSpec> global_options() { return kGlobalOptions; }
 
 std::vector<Command> all_commands() {
-  return {create_command(), info_command(),     convert_command(), map_command(),
-          check_command(),  resize_command(),   commit_command(),  rebase_command(),
-          amend_command(),  snapshot_command(), bitmap_command(),  compact_command(),
-          luks_command(),   serve_command(),    bench_command()};
+  return {create_command(),  info_command(),  measure_command(),  convert_command(),
+          map_command(),     check_command(), resize_command(),   commit_command(),
+          rebase_command(),  amend_command(), snapshot_command(), bitmap_command(),
+          compact_command(), luks_command(),  serve_command(),    bench_command()};
 }
 
 std::string version_text() { return "ringdisk " + std::string(kVersion) + "\n"; }

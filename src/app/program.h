@@ -80,6 +80,7 @@ Command create_command();
 Command info_command();
 Command luks_command();
 Command map_command();
+Command measure_command();
 Command rebase_command();
 Command resize_command();
 Command serve_command();

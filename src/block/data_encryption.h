@@ -38,6 +38,9 @@ class DataEncryption {
   virtual std::vector<std::pair<std::string, std::string>> create_options() const = 0;
   virtual std::vector<std::pair<std::string, std::string>> amend_options() const = 0;
 
+  // What the header of a new encryption takes, as NewEncryption::header_bytes, for which no secret
+  // is needed. kInvalid and kUnsupported name the option.
+  virtual Result<ByteCount> measure(Diagnostics& diagnostics, Options options) const = 0;
   // `image`: as the user calls it, for asking. Errors: kInvalid and kUnsupported name the option.
   virtual Task<std::unique_ptr<NewEncryption>> prepare(Graph& graph, std::string image,
                                                        Options options) const = 0;

@@ -42,6 +42,26 @@ struct CreateRequest {
   std::string backing_name, backing_format;  // as recorded
 };
 
+// What is asked of a format that is to say how large an image would become.
+struct MeasureRequest {
+  ByteCount size;   // of the disk
+  Options options;  // -o, as create takes them; a secret that they name is not looked for
+  // How many bytes of the disk lie in blocks of `block_size` (a power of two) that hold something
+  // else than zeros, the disk's last block as if it were whole. Asked once at the most, and only
+  // where it matters. Empty: nothing is to be written.
+  std::function<Task<ByteCount>(ByteCount block_size)> count_content;
+  // That would be copied with the content. nullopt: where that comes from there are none.
+  std::optional<std::vector<BitmapDescription>> bitmaps;
+};
+
+// Sizes of a new image's file, as `qemu-img measure --output=json` names them; with an external
+// data file, of both. None of them is smaller than what create and convert then make.
+struct MeasureReport {
+  ByteCount required;                // with the content that is to be written
+  ByteCount fully_allocated;         // with content in all places
+  std::optional<ByteCount> bitmaps;  // what those take besides; nullopt: the image has none
+};
+
 struct CheckProgress {
   uint64_t done = 0, total = 0;
 };
@@ -132,6 +152,8 @@ class FormatAdmin {
   // Writes a new image. The storage is created (or cut) first. On an error what was made is left
   // for the caller to remove.
   virtual Task<void> create(Graph& graph, CreateRequest request) = 0;
+  // How large an image would become; none is made. Refuses the options that create() refuses.
+  virtual Task<MeasureReport> measure(const World& world, MeasureRequest request) = 0;
   virtual Task<ImageDescription> describe(const World& world, SharedStorage& storage) = 0;
   // The image in `storage`, opened for writing by nobody else; closed afterwards. kUnsupported: the
   // format has no snapshots. kNotFound: not this one.

@@ -45,6 +45,20 @@ Result<ByteCount> file_bytes_of(const NewVolume& volume, ByteCount size, const R
   return ByteCount(offset + (size.value() + sector - 1) / sector * sector);
 }
 
+// All but the secret.
+Result<NewVolume> read_options(Options& options, ByteCount size, Diagnostics& diagnostics) {
+  const Refusal refusal(diagnostics, 0);
+  NewVolume volume;
+  ASSIGN_OR_RETURN(volume.format, take_format_options(options, diagnostics));
+  ASSIGN_OR_RETURN(volume.format.is_detached,
+                   options.take_bool("detached-header", false, diagnostics));
+  ASSIGN_OR_RETURN(volume.preallocation, take_preallocation(options, refusal));
+  RETURN_IF_ERROR(options.check_all_taken("luks", diagnostics));
+  ASSIGN_OR_RETURN(volume.places, plan_format(volume.format, refusal));
+  ASSIGN_OR_RETURN(volume.file_bytes, file_bytes_of(volume, size, refusal));
+  return volume;
+}
+
 Task<NewVolume> read_request(Graph& graph, CreateRequest& request) {
   Diagnostics& diagnostics = graph.world().diagnostics;
   const Refusal refusal(diagnostics, 0);
@@ -58,13 +72,7 @@ Task<NewVolume> read_request(Graph& graph, CreateRequest& request) {
   wish.id = options.take("key-secret").value_or("");
   wish.image = request.storage.get("filename").value_or("image");
   wish.is_new = true;
-  NewVolume volume;
-  volume.format = co_await take_format_options(options, diagnostics);
-  volume.format.is_detached = co_await options.take_bool("detached-header", false, diagnostics);
-  volume.preallocation = co_await take_preallocation(options, refusal);
-  co_await options.check_all_taken("luks", diagnostics);
-  volume.places = co_await plan_format(volume.format, refusal);
-  volume.file_bytes = co_await file_bytes_of(volume, request.size, refusal);
+  NewVolume volume = co_await read_options(options, request.size, diagnostics);
   // Last, so that nobody is asked for the sake of a request that is wrong.
   volume.secret = co_await graph.find_secret(std::move(wish));
   co_return std::move(volume);
@@ -206,6 +214,16 @@ class LuksAdmin final : public FormatAdmin {
     std::unique_ptr<SharedStorage> storage = co_await graph.open_storage(request.storage, mode);
     Result<void> written = co_await write_volume(graph.world(), *storage, volume).result();
     co_await close_after(std::move(written), *storage->node);
+  }
+
+  // What is not written is noise, but it is there: the file is as long as the disk.
+  Task<MeasureReport> measure(const World& world, MeasureRequest request) override {
+    Options& options = request.options;
+    options.take("key-secret");
+    const NewVolume volume = co_await read_options(options, request.size, world.diagnostics);
+    MeasureReport report;
+    report.required = report.fully_allocated = volume.file_bytes;
+    co_return report;
   }
 
   Task<ImageDescription> describe(const World& world, SharedStorage& storage) override {

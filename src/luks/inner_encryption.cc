@@ -18,6 +18,25 @@ HeaderWindow window_at(StorageAccess& file, HostRange place) {
   return HeaderWindow(file, place.offset, place.length);
 }
 
+// What is asked for, and how long its header is. The secret is another matter.
+struct InnerRequest {
+  FormatRequest format;
+  ByteCount header_bytes;
+};
+
+Result<InnerRequest> read_request(Options& options, Diagnostics& diagnostics) {
+  InnerRequest request;
+  ASSIGN_OR_RETURN(request.format, take_format_options(options, diagnostics));
+  RETURN_IF_ERROR(options.check_all_taken("encrypt", diagnostics));
+  const Refusal refusal(diagnostics, 0);
+  if (request.format.version != 1) {
+    return refusal.unsupported("LUKS inside another format is of version 1");
+  }
+  ASSIGN_OR_RETURN(const FormatPlaces places, plan_format(request.format, refusal));
+  request.header_bytes = places.payload_offset;
+  return request;
+}
+
 class NewLuksEncryption final : public NewEncryption {
  public:
   NewLuksEncryption(const World& world, FormatRequest request, ByteCount header_bytes,
@@ -54,6 +73,12 @@ class LuksEncryption final : public DataEncryption {
   OptionLines create_options() const override { return cipher_option_lines(false); }
   OptionLines amend_options() const override { return amend_option_lines(); }
 
+  Result<ByteCount> measure(Diagnostics& diagnostics, Options options) const override {
+    options.take("key-secret");
+    ASSIGN_OR_RETURN(const InnerRequest request, read_request(options, diagnostics));
+    return request.header_bytes;
+  }
+
   Task<std::unique_ptr<NewEncryption>> prepare(Graph& graph, std::string image,
                                                Options options) const override {
     const World& world = graph.world();
@@ -61,16 +86,10 @@ class LuksEncryption final : public DataEncryption {
     wish.id = options.take("key-secret").value_or("");
     wish.image = std::move(image);
     wish.is_new = true;
-    FormatRequest request = co_await take_format_options(options, world.diagnostics);
-    co_await options.check_all_taken("encrypt", world.diagnostics);
-    const Refusal refusal(world.diagnostics, 0);
-    if (request.version != 1) {
-      co_return refusal.unsupported("LUKS inside another format is of version 1");
-    }
-    FormatPlaces places = co_await plan_format(request, refusal);
+    InnerRequest request = co_await read_request(options, world.diagnostics);
     SharedSecret secret = co_await graph.find_secret(std::move(wish));
-    co_return std::make_unique<NewLuksEncryption>(world, std::move(request), places.payload_offset,
-                                                  std::move(secret));
+    co_return std::make_unique<NewLuksEncryption>(world, std::move(request.format),
+                                                  request.header_bytes, std::move(secret));
   }
 
   Task<std::unique_ptr<SharedStorage>> open_view(Graph& graph, SharedStorage& file,

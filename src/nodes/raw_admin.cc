@@ -11,6 +11,15 @@ namespace ringdisk {
 namespace {
 
 constexpr uint64_t kSectorBytes = 512;
+
+// Of the file of a disk of `size`, in whole sectors.
+Result<ByteCount> file_bytes_of(ByteCount size, Diagnostics& diagnostics) {
+  const uint64_t sectors = size.value() / kSectorBytes + (size.value() % kSectorBytes == 0 ? 0 : 1);
+  if (sectors <= kOffsetMax / kSectorBytes) return ByteCount(sectors * kSectorBytes);
+  return diagnostics.explain(Error::of(ErrorKind::kLimit, "create"),
+                             "the size is larger than a file can be");
+}
+
 Result<Preallocation> take_preallocation(Options& options, Diagnostics& diagnostics) {
   const std::string text = options.take("preallocation").value_or("off");
   const std::optional<Preallocation> how = parse_preallocation(text);
@@ -41,18 +50,24 @@ Task<void> RawAdmin::create(Graph& graph, CreateRequest request) {
   }
   Preallocation how = co_await take_preallocation(request.options, diagnostics);
   co_await request.options.check_all_taken("raw", diagnostics);
-  const uint64_t sectors =
-      request.size.value() / kSectorBytes + (request.size.value() % kSectorBytes == 0 ? 0 : 1);
-  if (sectors > kOffsetMax / kSectorBytes) {
-    co_await fail(diagnostics.explain(Error::of(ErrorKind::kLimit, "create"),
-                                      "the size is larger than a file can be"));
-  }
-  co_await graph.create_storage(request.storage, ByteCount(sectors * kSectorBytes));
+  const ByteCount file_bytes = co_await file_bytes_of(request.size, diagnostics);
+  co_await graph.create_storage(request.storage, file_bytes);
   if (how == Preallocation::kOff) co_return;
   OpenMode mode;
   std::unique_ptr<SharedStorage> storage = co_await graph.open_storage(request.storage, mode);
   Result<void> taken = co_await take_space_of(*storage, how).result();
   co_await close_after(std::move(taken), *storage->node);
+}
+
+// Holes count: they may be filled.
+Task<MeasureReport> RawAdmin::measure(const World& world, MeasureRequest request) {
+  const Preallocation how = co_await take_preallocation(request.options, world.diagnostics);
+  static_cast<void>(how);
+  co_await request.options.check_all_taken("raw", world.diagnostics);
+  MeasureReport report;
+  report.fully_allocated = co_await file_bytes_of(request.size, world.diagnostics);
+  report.required = report.fully_allocated;
+  co_return report;
 }
 
 static Task<void> resize_storage(SharedStorage& storage, ByteCount size) {

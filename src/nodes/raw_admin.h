@@ -15,6 +15,7 @@ class RawAdmin final : public FormatAdmin {
   // The size is rounded up to 512 bytes. preallocation=falloc takes the space without writing, full
   // writes zeros.
   Task<void> create(Graph& graph, CreateRequest request) override;
+  Task<MeasureReport> measure(const World& world, MeasureRequest request) override;
   Task<void> resize(Graph& graph, std::unique_ptr<SharedStorage> storage, ByteCount size) override;
   Task<ImageDescription> describe(const World& world, SharedStorage& storage) override;
   Task<std::optional<CheckReport>> check(const World& world, SharedStorage& storage,

@@ -16,6 +16,7 @@
 #include "qcow2/edit/empty.h"
 #include "qcow2/edit/resize.h"
 #include "qcow2/edit/snapshots.h"
+#include "qcow2/measure.h"
 
 namespace ringdisk {
 namespace {
@@ -99,6 +100,9 @@ class Qcow2Admin final : public FormatAdmin {
   bool compresses() const override { return true; }
   Task<void> create(Graph& graph, CreateRequest request) override {
     return qcow2::create_image(graph, std::move(request), encryption_);
+  }
+  Task<MeasureReport> measure(const World& world, MeasureRequest request) override {
+    return qcow2::measure_image(world, std::move(request), encryption_);
   }
   Task<ImageDescription> describe(const World& world, SharedStorage& storage) override {
     return qcow2::describe_image(world, storage, encryption_);

@@ -40,6 +40,9 @@ struct Layout {
 // What the -o options and the backing image ask for. kInvalid or kUnsupported, with a note, for
 // what is not right.
 Result<CreateSettings> parse_create_options(CreateRequest& request, Diagnostics& diagnostics);
+// Every image has one, larger than limits allow perhaps. The refcount table has room, within its
+// limit, for all clusters that the image may come to have.
+Layout lay_out(const CreateSettings& settings);
 // kLimit where an image of this size needs larger tables than limits allow at its cluster size.
 Result<Layout> plan_layout(const CreateSettings& settings, Diagnostics& diagnostics);
 

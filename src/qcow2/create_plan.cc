@@ -181,6 +181,25 @@ Result<void> take_backing(CreateRequest& request, Header& header, Diagnostics& d
 
 uint64_t divide_up(uint64_t value, uint64_t by) { return value / by + (value % by != 0 ? 1 : 0); }
 
+struct RefcountPlan {
+  uint64_t table = 0, blocks = 0;  // clusters
+};
+
+// For `others` clusters besides, with a table of `table_min` clusters at least. Refcount blocks
+// count themselves and their table: grow until they suffice.
+RefcountPlan plan_refcounts(const Geometry& geometry, uint64_t others, uint64_t table_min) {
+  RefcountPlan plan;
+  plan.table = table_min;
+  for (;;) {
+    const uint64_t total = others + plan.table + plan.blocks;
+    const uint64_t blocks = divide_up(total, geometry.refcount_block_entries());
+    const uint64_t table = std::max(geometry.clusters_of(blocks * kEntryBytes), table_min);
+    if (blocks == plan.blocks && table == plan.table) return plan;
+    plan.blocks = std::max(blocks, plan.blocks);
+    plan.table = std::max(table, plan.table);
+  }
+}
+
 }  // namespace
 
 Result<CreateSettings> parse_create_options(CreateRequest& request, Diagnostics& diagnostics) {
@@ -202,37 +221,27 @@ Result<CreateSettings> parse_create_options(CreateRequest& request, Diagnostics&
   return settings;
 }
 
-Result<Layout> plan_layout(const CreateSettings& settings, Diagnostics& diagnostics) {
+Layout lay_out(const CreateSettings& settings) {
   const Header& header = settings.header;
   const Geometry geometry = header.geometry();
   Layout layout{};
   layout.l1_entries = geometry.l1_entries_for(header.size);
-  if (layout.l1_entries > limits::kQcow2L1BytesMax / kEntryBytes) {
-    return refuse(diagnostics, ErrorKind::kLimit,
-                  "the image is too large for its cluster size; a larger cluster_size allows more");
-  }
   layout.l1_clusters = geometry.clusters_of(layout.l1_entries * kEntryBytes);
   layout.encryption_clusters = geometry.clusters_of(settings.encryption_bytes.value());
+  const uint64_t data_clusters = header.has_data_file() ? 0 : geometry.guest_clusters(header.size);
   if (settings.preallocation != Preallocation::kOff) {
     layout.l2_clusters = layout.l1_entries;
-    if (!header.has_data_file()) layout.data_clusters = geometry.guest_clusters(header.size);
+    layout.data_clusters = data_clusters;
   }
-  // Refcount blocks count themselves and their table: grow until they suffice.
-  const uint64_t fixed = 1 + layout.l1_clusters + layout.encryption_clusters + layout.l2_clusters +
-                         layout.data_clusters;
-  for (;;) {
-    layout.total = fixed + layout.refcount_table_clusters + layout.refcount_block_clusters;
-    uint64_t blocks = divide_up(layout.total, geometry.refcount_block_entries());
-    uint64_t table = geometry.clusters_of(blocks * kEntryBytes);
-    if (blocks == layout.refcount_block_clusters && table == layout.refcount_table_clusters) break;
-    layout.refcount_block_clusters = std::max(blocks, layout.refcount_block_clusters);
-    layout.refcount_table_clusters = std::max(table, layout.refcount_table_clusters);
-  }
-  if (layout.refcount_table_clusters * geometry.cluster_size() >
-      limits::kQcow2RefcountTableBytesMax) {
-    return refuse(diagnostics, ErrorKind::kLimit,
-                  "the image is too large for its cluster size; a larger cluster_size allows more");
-  }
+  // The table has room for all clusters from the beginning: one that is outgrown leaves a hole.
+  const uint64_t fixed = 1 + layout.l1_clusters + layout.encryption_clusters;
+  const RefcountPlan all = plan_refcounts(geometry, fixed + layout.l1_entries + data_clusters, 0);
+  const uint64_t table_max = limits::kQcow2RefcountTableBytesMax / geometry.cluster_size();
+  const uint64_t now = fixed + layout.l2_clusters + layout.data_clusters;
+  const RefcountPlan plan = plan_refcounts(geometry, now, std::min(all.table, table_max));
+  layout.refcount_table_clusters = plan.table;
+  layout.refcount_block_clusters = plan.blocks;
+  layout.total = now + plan.table + plan.blocks;
   layout.refcount_table = 1;
   layout.refcount_blocks = layout.refcount_table + layout.refcount_table_clusters;
   layout.l1_table = layout.refcount_blocks + layout.refcount_block_clusters;
@@ -240,6 +249,18 @@ Result<Layout> plan_layout(const CreateSettings& settings, Diagnostics& diagnost
   layout.l2_tables = layout.encryption + layout.encryption_clusters;
   layout.data = layout.l2_tables + layout.l2_clusters;
   return layout;
+}
+
+Result<Layout> plan_layout(const CreateSettings& settings, Diagnostics& diagnostics) {
+  const Layout layout = lay_out(settings);
+  const uint64_t table_bytes =
+      layout.refcount_table_clusters * settings.header.geometry().cluster_size();
+  if (layout.l1_entries <= limits::kQcow2L1BytesMax / kEntryBytes &&
+      table_bytes <= limits::kQcow2RefcountTableBytesMax) {
+    return layout;
+  }
+  return refuse(diagnostics, ErrorKind::kLimit,
+                "the image is too large for its cluster size; a larger cluster_size allows more");
 }
 
 }  // namespace ringdisk::qcow2

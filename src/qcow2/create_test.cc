@@ -55,6 +55,23 @@ TEST(CreateLayoutTest, EveryGeometryHoldsTogether) {
   }
 }
 
+// Nothing of an image that fills up is left behind by a table that was outgrown.
+TEST(CreateLayoutTest, TheRefcountTableHasRoomForTheWholeImage) {
+  for (uint32_t cluster_bits = 9; cluster_bits <= 21; ++cluster_bits) {
+    for (uint32_t order = 0; order <= 6; ++order) {
+      for (uint64_t size : {uint64_t{1}, uint64_t{100} << 20, uint64_t{1} << 31}) {
+        const Layout empty = lay_out(settings_for(cluster_bits, order, size, Preallocation::kOff));
+        const Layout full =
+            lay_out(settings_for(cluster_bits, order, size, Preallocation::kMetadata));
+        expect_sound(empty,
+                     settings_for(cluster_bits, order, 0, Preallocation::kOff).header.geometry());
+        EXPECT_EQ(empty.refcount_table_clusters, full.refcount_table_clusters)
+            << cluster_bits << " " << order << " " << size;
+      }
+    }
+  }
+}
+
 TEST(CreateLayoutTest, AnL1TableBeyondItsLimitIsRefused) {
   Diagnostics diagnostics;
   CreateSettings settings = settings_for(9, 4, uint64_t{1} << 50, Preallocation::kOff);

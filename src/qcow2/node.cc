@@ -32,6 +32,7 @@ Task<std::unique_ptr<FormatQueue>> Qcow2Node::open_queue(Shard& shard) {
 
 // Of an image that is only read they are what is on the disk.
 Task<std::vector<BitmapDescription>> Qcow2Node::bitmaps() {
+  if (image_->header.version < 3) co_return Error::of(ErrorKind::kUnsupported, "list bitmaps");
   if (!image_->limits.read_only) {
     Shard* home_shard = co_await ensure_home_somewhere();
     auto describe = [this] { return describe_bitmaps_at_home(); };

@@ -121,6 +121,11 @@ class ToyEncryption final : public DataEncryption {
   Lines create_options() const override { return {{"key-secret=<str>", "right"}}; }
   Lines amend_options() const override { return {{"state=<str>", "active or inactive"}}; }
 
+  Result<ByteCount> measure(Diagnostics& diagnostics, Options options) const override {
+    options.take("key-secret");
+    RETURN_IF_ERROR(options.check_all_taken("toy", diagnostics));
+    return ByteCount(kToyHeaderBytes);
+  }
   Task<std::unique_ptr<NewEncryption>> prepare(Graph& graph, std::string,
                                                Options options) const override {
     co_await check_key(options);
