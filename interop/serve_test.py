@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ringdisk serve` as a service: where it listens, how it says that it is ready, how it stops, also
 with a client that does not take its replies, and that one thread serves as well as many."""
+import contextlib
 import os
 import signal
 import socket
@@ -38,6 +39,15 @@ class ServiceCase(peers.Case):
     def serve(self, *arguments, environment=None):
         return peers.serve_ringdisk(self.image, self.socket, "-f", "raw", *arguments,
                                     environment=environment)
+
+
+def fill(path):
+    """Sends to a datagram socket until nothing more goes in."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sender.sendto(b"full", str(path))
 
 
 class Service(ServiceCase):
@@ -106,6 +116,21 @@ class Service(ServiceCase):
         # A manager that is not there is a warning.
         with self.serve(environment={"NOTIFY_SOCKET": str(path)}) as server:
             self.assertIn("the service manager was not told READY=1", server.log())
+
+    def test_the_service_manager_hears_of_a_stop_before_it_was_told_that_all_is_ready(self):
+        path = self.directory / "notify"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(str(path))
+            manager.settimeout(10)
+            fill(path)  # so READY=1 waits, and the stop comes meanwhile
+            server = self.serve(environment={"NOTIFY_SOCKET": str(path)})
+            self.addCleanup(server.kill)
+            os.kill(server.pid, signal.SIGTERM)
+            time.sleep(0.2)
+            heard = []
+            while not heard or heard[-1] != b"STOPPING=1":
+                heard.append(manager.recv(100))
+            self.assertEqual(heard[-2], b"READY=1")
 
     def test_any_number_of_threads_serves(self):
         for threads in (1, 2, 5):

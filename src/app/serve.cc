@@ -5,6 +5,7 @@
 
 #include "app/images.h"
 #include "app/program.h"
+#include "async/on_cancel.h"
 #include "async/scope.h"
 #include "base/diagnostics.h"
 #include "base/log.h"
@@ -189,21 +190,10 @@ Task<void> announce(Program& program, const ServeRequest& request, const nbd::Se
   co_await notify(program, "READY=1");
 }
 
-// Tells the service manager of a stop when it comes, not when it is done.
-class StopNotice final : public CancelListener {
- public:
-  StopNotice(Scope& scope, Program& program) : scope_(scope), program_(program) {
-    program.stop.token().listen(*this);
-  }
-  void on_cancel() override { scope_.spawn(notify(program_, "STOPPING=1")); }
-
- private:
-  Scope& scope_;
-  Program& program_;
-};
-
+// The service manager hears of a stop when it comes, not when it is done.
 Task<void> serve_until_stopped(Scope& scope, Program& program, nbd::Server& server) {
-  StopNotice notice(scope, program);
+  auto tell = [&scope, &program] { scope.spawn(notify(program, "STOPPING=1")); };
+  OnCancel on_stop(program.stop.token(), tell);
   co_await server.run(program.stop.token(), program.hurry.token());
 }
 
