@@ -101,7 +101,8 @@ Result<void> Planner::judge_numbers() const {
   if (request_.version == 1 && request_.sector_size != 512) {
     return refusal_.invalid("LUKS1 has sectors of 512 bytes; use LUKS2");
   }
-  return {};
+  const KdfKind usual = request_.version == 1 ? KdfKind::kPbkdf2 : KdfKind::kArgon2id;
+  return check_kdf_choice(request_.kdf, usual, refusal_);
 }
 
 Result<void> Planner::judge_payload_offset(uint64_t offset, uint64_t header_end) const {

@@ -82,51 +82,50 @@ Result<void> measure_argon2(const Clock& clock, const KdfChoice& choice, size_t 
   return {};
 }
 
-Result<void> take_forced(const KdfChoice& choice, KdfParameters& kdf, const Refusal& refusal) {
-  kdf.iterations = *choice.iterations;
-  if (kdf.kind == KdfKind::kPbkdf2) {
-    if (kdf.iterations >= kPbkdf2IterationsMin && kdf.iterations <= kPbkdf2IterationsMax) return {};
-    return refusal.invalid("PBKDF2 has " + std::to_string(kPbkdf2IterationsMin) + " to " +
-                           std::to_string(kPbkdf2IterationsMax) + " iterations");
-  }
-  kdf.memory_kib = memory_kib_max(choice);
-  if (kdf.iterations < kArgon2PassesMin) {
-    return refusal.invalid("Argon2 has at least " + std::to_string(kArgon2PassesMin) +
-                           " iterations");
-  }
-  return {};
+Result<void> check_pbkdf2(const KdfChoice& choice, const Refusal& refusal) {
+  const uint32_t iterations = choice.iterations.value_or(kPbkdf2IterationsMin);
+  if (iterations >= kPbkdf2IterationsMin && iterations <= kPbkdf2IterationsMax) return {};
+  return refusal.invalid("PBKDF2 has " + std::to_string(kPbkdf2IterationsMin) + " to " +
+                         std::to_string(kPbkdf2IterationsMax) + " iterations");
 }
 
-Result<void> check_argon2_shape(const KdfParameters& kdf, const KdfChoice& choice,
-                                const Refusal& refusal) {
-  if (kdf.lanes == 0 || kdf.lanes > kArgon2LanesDefaultMax) {
+Result<void> check_argon2(const KdfChoice& choice, const Refusal& refusal) {
+  const uint32_t lanes = lanes_of(choice);
+  if (lanes == 0 || lanes > kArgon2LanesDefaultMax) {
     return refusal.invalid("Argon2 runs on 1 to " + std::to_string(kArgon2LanesDefaultMax) +
                            " threads");
   }
-  const uint32_t least = std::max(kArgon2MemoryKibMin, 8 * kdf.lanes);
+  const uint32_t least = std::max(kArgon2MemoryKibMin, 8 * lanes);
   const uint32_t most = KdfLimits().argon2_memory_kib_max;
   const uint32_t asked = choice.memory_kib.value_or(least);
-  if (asked >= least && asked <= most) return {};
-  return refusal.invalid("Argon2 takes " + std::to_string(least) + " to " + std::to_string(most) +
-                         " KiB of memory");
+  if (asked < least || asked > most) {
+    return refusal.invalid("Argon2 takes " + std::to_string(least) + " to " + std::to_string(most) +
+                           " KiB of memory");
+  }
+  if (choice.iterations.value_or(kArgon2PassesMin) >= kArgon2PassesMin) return {};
+  return refusal.invalid("Argon2 has at least " + std::to_string(kArgon2PassesMin) + " iterations");
 }
 
 }  // namespace
 
+Result<void> check_kdf_choice(const KdfChoice& choice, KdfKind otherwise, const Refusal& refusal) {
+  const bool is_pbkdf2 = choice.kind.value_or(otherwise) == KdfKind::kPbkdf2;
+  return is_pbkdf2 ? check_pbkdf2(choice, refusal) : check_argon2(choice, refusal);
+}
+
 Result<KdfParameters> choose_kdf(const Clock& clock, const KdfChoice& choice, KdfKind otherwise,
                                  size_t key_bytes, const Refusal& refusal) {
+  RETURN_IF_ERROR(check_kdf_choice(choice, otherwise, refusal));
   KdfParameters kdf;
   kdf.kind = choice.kind.value_or(otherwise);
   kdf.hash = choice.hash;
   kdf.salt.resize(kSaltBytes);
   RETURN_IF_ERROR(fill_with_secret_random(kdf.salt));
   const bool is_argon2 = kdf.kind != KdfKind::kPbkdf2;
-  if (is_argon2) {
-    kdf.lanes = lanes_of(choice);
-    RETURN_IF_ERROR(check_argon2_shape(kdf, choice, refusal));
-  }
+  if (is_argon2) kdf.lanes = lanes_of(choice);
   if (choice.iterations) {
-    RETURN_IF_ERROR(take_forced(choice, kdf, refusal));
+    kdf.iterations = *choice.iterations;
+    if (is_argon2) kdf.memory_kib = memory_kib_max(choice);
   } else if (is_argon2) {
     RETURN_IF_ERROR(measure_argon2(clock, choice, key_bytes, kdf));
   } else {

@@ -28,8 +28,10 @@ inline constexpr uint32_t kArgon2MemoryKibDefaultMax = 1 << 20;
 inline constexpr uint32_t kArgon2LanesDefaultMax = 4;
 inline constexpr size_t kSaltBytes = 32;
 
-// Parameters with a new salt for a key of `key_bytes`. kInvalid: forced numbers that no derivation
-// has, named.
+// kInvalid: numbers that no derivation has, named. Costs nothing. `otherwise` where none is chosen.
+Result<void> check_kdf_choice(const KdfChoice& choice, KdfKind otherwise, const Refusal& refusal);
+
+// Parameters with a new salt for a key of `key_bytes`; errors as of check_kdf_choice().
 Result<KdfParameters> choose_kdf(const Clock& clock, const KdfChoice& choice, KdfKind otherwise,
                                  size_t key_bytes, const Refusal& refusal);
 

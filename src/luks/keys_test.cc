@@ -213,7 +213,7 @@ TEST(FormatRequest, IsJudgedBeforeAnythingIsWritten) {
   auto is_refused = [&](FormatRequest request) { return !plan_format(request, refusal).ok(); };
   EXPECT_FALSE(is_refused(tested_request(1)));
   EXPECT_FALSE(is_refused(tested_request(2)));
-  std::vector<FormatRequest> wrong(14, tested_request(2));
+  std::vector<FormatRequest> wrong(18, tested_request(2));
   wrong[0].version = 3;
   wrong[1].key_bytes = 17;
   wrong[2].volume_key = as_bytes("too short");
@@ -231,6 +231,11 @@ TEST(FormatRequest, IsJudgedBeforeAnythingIsWritten) {
   wrong[12].sector_size = 4096;
   wrong[13] = tested_request(1);
   wrong[13].kdf.kind = KdfKind::kArgon2id;
+  wrong[14].kdf.iterations = kArgon2PassesMin - 1;
+  wrong[15].kdf.memory_kib = kArgon2MemoryKibMin - 1;
+  wrong[16].kdf.lanes = 5;
+  wrong[17] = tested_request(1);
+  wrong[17].kdf.iterations = kPbkdf2IterationsMin - 1;
   for (size_t i = 0; i < wrong.size(); ++i) EXPECT_TRUE(is_refused(wrong[i])) << i;
 }
 
