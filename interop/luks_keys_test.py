@@ -301,6 +301,23 @@ class LuksKeys(LuksCase):
         self.assertIn("File exists", done.stderr)
         self.assertEqual(backup.read_bytes(), b"mine")
 
+    def test_a_served_volume_is_described_and_backed_up_when_asked_to(self):
+        self.make_file()
+        self.cryptsetup_formats("luks2", CHEAP["luks2"])
+        backup = self.directory / "backup.luks"
+        with peers.serve_ringdisk(self.disk, self.directory / "socket", "--key-file",
+                                  self.keys["first"]):
+            for words in (["dump", self.disk],
+                          ["header-backup", "--header-backup-file", backup, self.disk]):
+                self.assertIn("use -U", self.luks(*words, expect=1).stderr)
+                backup.unlink(missing_ok=True)
+                self.luks(*words, "-U")
+            done = self.luks("add-key", "-U", self.disk, expect=1)
+            self.assertIn("'--force-share' has no meaning", done.stderr)
+        self.luks("kill-slot", "--force", self.disk, "0")
+        self.cryptsetup("luksHeaderRestore", "--header-backup-file", backup, self.disk)
+        self.require_slots(first=0)
+
     def test_a_full_disk_leaves_no_half_written_file(self):
         self.make_file()
         self.cryptsetup_formats("luks2", CHEAP["luks2"])

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 
+#include "app/image_command_options.h"
 #include "app/luks_dump.h"
 #include "app/luks_request.h"
 #include "app/program.h"
@@ -125,6 +126,7 @@ Task<void> on_file(LuksRun& run, std::string path, bool read_only, F& use) {
   Graph graph = run.program.graph();
   OpenMode mode;
   mode.read_only = read_only;
+  mode.share = read_only && run.arguments.has(kForceShareOption.key());
   std::unique_ptr<SharedStorage> storage = co_await graph.open_storage(file_options(path), mode);
   Result<std::unique_ptr<StorageAccess>> access =
       co_await StorageAccess::open(*storage, Shard::current()).result();
@@ -331,8 +333,10 @@ Command luks_command() {
       "                header-backup|header-restore --header-backup-file=PATH FILE";
   command.text =
       "Works on the LUKS header of FILE, a file or a block device, which no other program may be\n"
-      "using; with --header=PATH on a header that is kept apart from its data. cryptsetup's names\n"
-      "of the actions (luksFormat, luksAddKey, ...) are understood, too.\n"
+      "using (but for dump and header-backup with -U); with --header=PATH on a header that is "
+      "kept\n"
+      "apart from its data. cryptsetup's names of the actions (luksFormat, luksAddKey, ...) are\n"
+      "understood, too.\n"
       "\n"
       "Passphrases come from --key-file and --new-key-file, from --object secrets, or are asked "
       "for.\n"

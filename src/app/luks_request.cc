@@ -11,7 +11,7 @@
 namespace ringdisk {
 namespace {
 
-constexpr std::array<OptionSpec, 26> kOptions = {{
+constexpr std::array<OptionSpec, 27> kOptions = {{
     {0, "type", "TYPE", "format: luks2 (default) or luks1"},
     {'c', "cipher", "CIPHER", "format: aes-xts-plain64 (default), aes-cbc-essiv:sha256, ..."},
     {'s', "key-size", "BITS", "format: bits of the volume key (default 512; 256 for cbc)"},
@@ -37,6 +37,7 @@ constexpr std::array<OptionSpec, 26> kOptions = {{
     {0, "header-backup-file", "PATH", "where the backup goes, or comes from"},
     {0, "force", "", "overwrite what is there; remove the last key slot"},
     kOutputOption,
+    kForceShareOption,
     kQuietOption,
 }};
 
@@ -151,6 +152,8 @@ Result<void> RequestReader::refuse_misplaced() {
   if (key.empty() && !has_new) key = misplaced({"new-key-file", "new-key-secret"});
   if (key.empty() && !is_backup) key = misplaced({"header-backup-file"});
   if (key.empty() && action != LuksAction::kDump) key = misplaced({"output"});
+  const bool is_read = action == LuksAction::kDump || action == LuksAction::kHeaderBackup;
+  if (key.empty() && !is_read) key = misplaced({kForceShareOption.key()});
   if (!key.empty())
     return wrong("'--" + key + "' has no meaning for luks " + arguments_.names()[0]);
   if (is_backup && request_.backup.empty()) return wrong("--header-backup-file=PATH is missing");
