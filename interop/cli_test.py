@@ -326,6 +326,16 @@ class BadInput(peers.Case):
         peers.ringdisk("create", "-f", "qcow2", "-b", path, "-F", "qcow2", path, expect=1)
         self.assertEqual(path.read_bytes(), before)
 
+    def test_a_backing_file_that_is_not_let_in_is_said_with_the_image(self):
+        disk = self.directory / "top.qcow2"
+        peers.qemu_img("create", "-u", "-f", "qcow2", "-b", "/etc/hostname", "-F", "raw", disk,
+                       "1M")
+        for words in (["info", "--backing-chain", disk], ["map", disk], ["commit", disk],
+                      ["rebase", "-b", "", disk]):
+            done = peers.ringdisk(*words, expect=1)
+            self.assertTrue(done.stderr.startswith(
+                f"ringdisk: {disk}: backing file '/etc/hostname' lies outside"), done.stderr)
+
     def test_unknown_features_are_named_by_every_command(self):
         path = self.directory / "future.qcow2"
         peers.ringdisk("create", "-q", "-f", "qcow2", path, "1M")

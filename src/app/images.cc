@@ -155,7 +155,12 @@ Task<ImageName> backing_image(Program& program, std::string filename,
     return program.gate.admit(token, filename, description.backing_name,
                               description.backing_format);
   };
-  std::string admitted = co_await run_blocking(program.world.blocking, admit);
+  Result<std::string> admitted = co_await run_blocking(program.world.blocking, admit).result();
+  if (!admitted.ok()) {
+    Diagnostics& diagnostics = program.diagnostics();
+    const std::string why = diagnostics.describe(admitted.error());
+    co_return diagnostics.explain(admitted.error(), filename + ": " + why);
+  }
   ImageName name;
   name.filename = path_beside(filename, description.backing_name);
   name.format = description.backing_format;

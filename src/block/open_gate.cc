@@ -65,7 +65,7 @@ Result<std::string> OpenGate::admit(Blocking, std::string_view image, std::strin
   }
   if (format.empty() && !any_local_path_) {
     return refuse(ErrorKind::kDenied,
-                  "has no recorded format; record one with 'qemu-img rebase -u -F FORMAT -b', "
+                  "has no recorded format; record one with 'ringdisk rebase -u -F FORMAT -b', "
                   "or name it with backing.driver=FORMAT");
   }
   const std::string image_directory = directory_of(std::string(image));
