@@ -74,9 +74,13 @@ inline std::vector<bool> granules_of(const DirtyBits& bits) {
   return granules;
 }
 
+// None of an image of version 2, which cannot have any.
 inline Task<SeenBitmaps> see_bitmaps(FormatNode& node) {
   SeenBitmaps seen;
-  const std::vector<BitmapDescription> all = co_await node.bitmaps();
+  Result<std::vector<BitmapDescription>> listed = co_await node.bitmaps().result();
+  const bool has_none = !listed.ok() && listed.error().kind == ErrorKind::kUnsupported;
+  if (has_none) co_return std::move(seen);
+  const std::vector<BitmapDescription> all = co_await std::move(listed);
   for (const BitmapDescription& one : all) {
     seen.granularity = one.granularity;
     Result<std::shared_ptr<const DirtyBits>> bits = co_await node.find_bitmap(one.name).result();
