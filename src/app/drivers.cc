@@ -14,22 +14,24 @@
 
 namespace ringdisk {
 
-Drivers make_drivers(const DataEncryption& encryption, CpuFeatures features, bool offers_share) {
+Drivers make_drivers(const DataEncryption& encryption, luks::VolumeSettings settings,
+                     bool offers_share) {
   Drivers drivers;
   drivers.storages.push_back(file::file_driver(offers_share));
   drivers.storages.push_back(mem_driver());
   drivers.storages.push_back(null_driver());
   drivers.formats.push_back(qcow2_driver(&encryption));
-  drivers.formats.push_back(luks_driver(raw_driver(), features));
+  drivers.formats.push_back(luks_driver(raw_driver(), settings));
   drivers.formats.push_back(raw_driver());
   return drivers;
 }
 
-std::vector<std::unique_ptr<FormatAdmin>> make_format_admins(const DataEncryption& encryption) {
+std::vector<std::unique_ptr<FormatAdmin>> make_format_admins(const DataEncryption& encryption,
+                                                             luks::VolumeSettings settings) {
   std::vector<std::unique_ptr<FormatAdmin>> admins;
   admins.push_back(std::make_unique<RawAdmin>());
   admins.push_back(make_qcow2_admin(&encryption));
-  admins.push_back(make_luks_admin());
+  admins.push_back(make_luks_admin(settings.kdf_limits));
   return admins;
 }
 

@@ -9,13 +9,15 @@
 #include "block/data_encryption.h"
 #include "block/format_admin.h"
 #include "block/graph.h"
-#include "crypto/cpu_features.h"
+#include "luks/volume_settings.h"
 
 namespace ringdisk {
 
 // `encryption`, of images that have metadata of their own, outlives what is made here.
-// `offers_share`: the command has -U.
-Drivers make_drivers(const DataEncryption& encryption, CpuFeatures features, bool offers_share);
-std::vector<std::unique_ptr<FormatAdmin>> make_format_admins(const DataEncryption& encryption);
+// `settings`: of all LUKS volumes. `offers_share`: the command has -U.
+Drivers make_drivers(const DataEncryption& encryption, luks::VolumeSettings settings,
+                     bool offers_share);
+std::vector<std::unique_ptr<FormatAdmin>> make_format_admins(const DataEncryption& encryption,
+                                                             luks::VolumeSettings settings);
 
 }  // namespace ringdisk

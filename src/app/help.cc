@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::string_view kVersion = "0.1.0";
 
-constexpr std::array<OptionSpec, 7> kGlobalOptions = {{
+constexpr std::array<OptionSpec, 10> kGlobalOptions = {{
     {'h', "help", "", "show this text"},
     {'v', "verbose", "", "say more on standard error; twice: still more"},
     {0, "threads", "N", "use N cores (default: all that the process may use)"},
@@ -19,6 +19,9 @@ constexpr std::array<OptionSpec, 7> kGlobalOptions = {{
     {0, "cpu-features", "KERNEL", "AES by auto (default), none, aesni, vaes256 or vaes512"},
     {0, "object", "SECRET",
      "secret,id=ID,file=PATH[,format=base64]: for key-secret=ID (repeatable)"},
+    {0, "kdf-memory-max", "SIZE", "memory that a LUKS header may ask for, a derivation (4G)"},
+    {0, "kdf-work-max", "SIZE", "likewise, over all passes of Argon2 (64G)"},
+    {0, "kdf-iterations-max", "N", "iterations of PBKDF2 that it may ask for (100000000)"},
     {0, "key-file", "PATH", "passphrase of images without key-secret: a file, fd:N, or - (stdin)"},
 }};
 

@@ -10,6 +10,7 @@
 #include "app/luks_dump.h"
 #include "app/luks_request.h"
 #include "app/program.h"
+#include "app/volume_settings.h"
 #include "base/diagnostics.h"
 #include "block/close_after.h"
 #include "control/secret_file.h"
@@ -29,6 +30,7 @@ struct LuksRun {
   Program& program;
   const Arguments& arguments;
   LuksRequest request;
+  luks::KdfLimits kdf_limits;
   SharedSecret passphrase, new_passphrase, volume_key;
 
   const World& world() const { return program.world; }
@@ -37,6 +39,7 @@ struct LuksRun {
   }
   Unlock unlock() const {
     Unlock with;
+    with.limits = kdf_limits;
     if (volume_key) with.volume_key = volume_key->bytes();
     if (passphrase) with.passphrase = passphrase->bytes();
     return with;
@@ -307,7 +310,9 @@ Task<bool> makes_header_file(LuksRun& run) {
 
 Task<int> run(Program& program, const Arguments& arguments) {
   LuksRequest request = co_await read_luks_request(arguments, program.diagnostics());
-  LuksRun luks_run{program, arguments, std::move(request), nullptr, nullptr, nullptr};
+  const luks::VolumeSettings settings = co_await volume_settings(arguments, program.diagnostics());
+  LuksRun luks_run{program, arguments, std::move(request), settings.kdf_limits, nullptr,
+                   nullptr, nullptr};
   const LuksAction action = luks_run.request.action;
   const bool read_only = action == LuksAction::kDump || action == LuksAction::kHeaderBackup;
   auto use = [&](HeaderWindow window) { return perform(luks_run, window); };

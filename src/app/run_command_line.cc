@@ -10,6 +10,7 @@
 #include "app/image_command_options.h"
 #include "app/interruptible.h"
 #include "app/program.h"
+#include "app/volume_settings.h"
 #include "async/on_cancel.h"
 #include "async/scope.h"
 #include "base/diagnostics.h"
@@ -74,17 +75,6 @@ void allow_paths(OpenGate& gate, const Arguments& arguments, std::string_view fr
   }
 }
 
-Result<CpuFeatures> cpu_features(const Arguments& arguments, Diagnostics& diagnostics) {
-  const std::string name = arguments.value("cpu-features").value_or("auto");
-  Result<CpuFeatures> features = CpuFeatures::choose(name, CpuFeatures::detect());
-  if (features.ok()) return features;
-  const bool is_unknown = features.error().kind == ErrorKind::kInvalid;
-  return usage_error(diagnostics, "--cpu-features " + name +
-                                      (is_unknown ? " is not known; there are: auto, none, aesni, "
-                                                    "vaes256, vaes512"
-                                                  : " is more than this machine has"));
-}
-
 // How a command is told to stop. Made in main(), used on shard 0.
 struct Stop {
   StopSignals signals;
@@ -146,20 +136,21 @@ Result<int> run_in_world(const Command& command, const Arguments& arguments,
                          const Environment& environment, Diagnostics& diagnostics) {
   ASSIGN_OR_RETURN(ProcessWorldOptions options,
                    world_options(command, arguments, environment, diagnostics));
-  ASSIGN_OR_RETURN(const CpuFeatures features, cpu_features(arguments, diagnostics));
+  ASSIGN_OR_RETURN(const luks::VolumeSettings settings, volume_settings(arguments, diagnostics));
   SecretTable secrets(diagnostics);
   RETURN_IF_ERROR(read_secrets(secrets, arguments));
   Stop stop;
   RETURN_IF_ERROR(stop.start(command));
   OpenGate gate(diagnostics);
   allow_paths(gate, arguments, environment.allow_path);
-  const std::unique_ptr<DataEncryption> encryption = make_luks_encryption(features);
+  const std::unique_ptr<DataEncryption> encryption = make_luks_encryption(settings);
   const bool offers_share = has_option(command, kForceShareOption.key());
-  const Drivers all_drivers = make_drivers(*encryption, features, offers_share);
+  const Drivers all_drivers = make_drivers(*encryption, settings, offers_share);
   const Drivers drivers = command.stop_way == StopWay::kFailsRequests
                               ? interruptible_drivers(all_drivers, stop.is_stopped)
                               : all_drivers;
-  const std::vector<std::unique_ptr<FormatAdmin>> admins = make_format_admins(*encryption);
+  const std::vector<std::unique_ptr<FormatAdmin>> admins =
+      make_format_admins(*encryption, settings);
   std::vector<FormatAdmin*> admin_pointers;
   for (const auto& admin : admins) admin_pointers.push_back(admin.get());
   Console console;

@@ -186,14 +186,16 @@ Task<CheckReport> check_header(const World& world, SharedStorage& storage, Check
   co_return co_await check.run().result();
 }
 
-Task<void> amend_header(Graph& graph, SharedStorage& storage, Options options) {
+Task<void> amend_header(Graph& graph, SharedStorage& storage, KdfLimits limits, Options options) {
   std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
   const HeaderWindow window(*access);
-  co_await amend_volume(graph, window, storage.node->name(), std::move(options));
+  co_await amend_volume(graph, window, storage.node->name(), limits, std::move(options));
 }
 
 class LuksAdmin final : public FormatAdmin {
  public:
+  explicit LuksAdmin(KdfLimits limits) : limits_(limits) {}
+
   std::string_view name() const override { return "luks"; }
   bool new_reads_zero() const override { return false; }
 
@@ -246,7 +248,8 @@ class LuksAdmin final : public FormatAdmin {
 
   Task<void> amend(Graph& graph, AmendRequest request) override {
     std::unique_ptr<SharedStorage> storage = co_await request.open();
-    Result<void> amended = co_await amend_header(graph, *storage, request.options).result();
+    Result<void> amended =
+        co_await amend_header(graph, *storage, limits_, request.options).result();
     co_await close_after(std::move(amended), *storage->node);
   }
 
@@ -256,11 +259,16 @@ class LuksAdmin final : public FormatAdmin {
     CheckReport report = co_await check_header(world, storage, options);
     co_return std::optional<CheckReport>(std::move(report));
   }
+
+ private:
+  const KdfLimits limits_;
 };
 
 }  // namespace
 }  // namespace luks
 
-std::unique_ptr<FormatAdmin> make_luks_admin() { return std::make_unique<luks::LuksAdmin>(); }
+std::unique_ptr<FormatAdmin> make_luks_admin(luks::KdfLimits limits) {
+  return std::make_unique<luks::LuksAdmin>(limits);
+}
 
 }  // namespace ringdisk

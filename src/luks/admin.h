@@ -6,9 +6,11 @@
 #include <memory>
 
 #include "block/format_admin.h"
+#include "luks/kdf_limits.h"
 
 namespace ringdisk {
 
-std::unique_ptr<FormatAdmin> make_luks_admin();
+// `limits` bound what headers may ask for where key slots are opened.
+std::unique_ptr<FormatAdmin> make_luks_admin(luks::KdfLimits limits = {});
 
 }  // namespace ringdisk

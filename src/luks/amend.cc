@@ -60,20 +60,32 @@ Result<void> judge(const Amendment& amendment, const Refusal& refusal) {
 // Amends one volume; lives in the frame of amend_volume.
 class Amender {
  public:
-  Amender(Graph& graph, HeaderWindow window, const Amendment& amendment, std::string image)
-      : graph_(graph), window_(window), amendment_(amendment), image_(std::move(image)) {}
+  Amender(Graph& graph, HeaderWindow window, const Amendment& amendment, KdfLimits limits,
+          std::string image)
+      : graph_(graph),
+        window_(window),
+        amendment_(amendment),
+        limits_(limits),
+        image_(std::move(image)) {}
 
   Task<void> add();
   Task<void> remove();
 
  private:
   Task<SharedSecret> find(std::string id, bool is_new);
+  Unlock by(const SecretBytes& passphrase) const {
+    Unlock with;
+    with.passphrase = passphrase.bytes();
+    with.limits = limits_;
+    return with;
+  }
   Task<void> remove_all_of(const Unlock& with);
   Task<std::vector<uint32_t>> slots_opened_by(const Unlock& with);
 
   Graph& graph_;
   const HeaderWindow window_;
   const Amendment& amendment_;
+  const KdfLimits limits_;
   const std::string image_;
 };
 
@@ -88,8 +100,7 @@ Task<SharedSecret> Amender::find(std::string id, bool is_new) {
 Task<void> Amender::add() {
   const SharedSecret secret = co_await find(amendment_.secret, false);
   const SharedSecret fresh = co_await find(*amendment_.new_secret, true);
-  Unlock with;
-  with.passphrase = secret->bytes();
+  Unlock with = by(*secret);
   NewKey key;
   key.passphrase = fresh->bytes();
   key.slot = amendment_.slot;
@@ -141,8 +152,7 @@ Task<void> Amender::remove() {
     co_return;
   }
   const SharedSecret secret = co_await find(*amendment_.old_secret, false);
-  Unlock with;
-  with.passphrase = secret->bytes();
+  Unlock with = by(*secret);
   if (!amendment_.slot) {
     co_await remove_all_of(with);
     co_return;
@@ -162,11 +172,12 @@ OptionLines amend_option_lines() {
           {"state=<str>", "Select new state of affected keyslots (active/inactive)"}};
 }
 
-Task<void> amend_volume(Graph& graph, HeaderWindow window, std::string image, Options options) {
+Task<void> amend_volume(Graph& graph, HeaderWindow window, std::string image, KdfLimits limits,
+                        Options options) {
   const Refusal refusal = window.refusal(graph.world());
   const Amendment amendment = co_await parse(options, refusal);
   co_await judge(amendment, refusal);
-  Amender amender(graph, window, amendment, std::move(image));
+  Amender amender(graph, window, amendment, limits, std::move(image));
   if (amendment.activates) {
     co_await amender.add();
   } else {

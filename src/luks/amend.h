@@ -14,6 +14,7 @@ OptionLines amend_option_lines();
 
 // `image`: as the user calls it. `options` besides those above: key-secret=ID, what opens the
 // volume when a slot is added. kInvalid names what is missing; kDenied: the last slot would go.
-Task<void> amend_volume(Graph& graph, HeaderWindow window, std::string image, Options options);
+Task<void> amend_volume(Graph& graph, HeaderWindow window, std::string image, KdfLimits limits,
+                        Options options);
 
 }  // namespace ringdisk::luks

@@ -17,7 +17,8 @@ constexpr std::string_view kSecretKey = "key-secret";
 // Opens one image; lives in the frame of open_image.
 class Opener {
  public:
-  Opener(FormatOpening& opening, CpuFeatures features) : opening_(opening), features_(features) {}
+  Opener(FormatOpening& opening, VolumeSettings settings)
+      : opening_(opening), settings_(settings) {}
 
   // The payload, with opening.storage in it.
   Task<std::unique_ptr<SharedStorage>> open();
@@ -29,7 +30,7 @@ class Opener {
   uint32_t node() const { return opening_.storage->node->id(); }
 
   FormatOpening& opening_;
-  const CpuFeatures features_;
+  VolumeSettings settings_;
   std::string secret_id_;
   bool allow_discards_ = false;
 };
@@ -39,10 +40,12 @@ Task<OpenVolume> Opener::open_with(SharedStorage& header) {
   const bool is_read_only = opening_.mode.read_only || access->limits().read_only;
   const bool repairs_header = !is_read_only && !opening_.mode.keep_clean;
   const HeaderWindow window(*access);
-  const std::string& image = opening_.storage->node->name();
-  co_return co_await open_volume(opening_.graph, window, secret_id_, image, features_,
-                                 repairs_header)
-      .result();
+  VolumeOpening volume;
+  volume.secret_id = secret_id_;
+  volume.image = opening_.storage->node->name();
+  volume.settings = settings_;
+  volume.repairs_header = repairs_header;
+  co_return co_await open_volume(opening_.graph, window, std::move(volume)).result();
 }
 
 Task<OpenVolume> Opener::open_detached(Options described) {
@@ -66,6 +69,7 @@ Task<std::unique_ptr<SharedStorage>> Opener::open() {
   Options& options = opening_.options;
   secret_id_ = options.take(kSecretKey).value_or("");
   allow_discards_ = co_await options.take_bool("allow-discards", false, diagnostics);
+  settings_.kdf_limits = co_await take_kdf_limits(options, settings_.kdf_limits, diagnostics);
   Options header = take_header(options);
   co_await options.check_all_taken("luks", diagnostics);
   const bool is_detached = !header.empty();
@@ -87,8 +91,8 @@ Task<std::unique_ptr<SharedStorage>> Opener::open() {
       std::make_unique<LuksView>(std::move(opening_.storage), std::move(view)));
 }
 
-Task<OpenedFormat> open_image(FormatOpening opening, FormatDriver raw, CpuFeatures features) {
-  Opener opener(opening, features);
+Task<OpenedFormat> open_image(FormatOpening opening, FormatDriver raw, VolumeSettings settings) {
+  Opener opener(opening, settings);
   Result<std::unique_ptr<SharedStorage>> view = co_await opener.open().result();
   if (!view.ok()) {
     // Why it could not be opened is the cause, not how the untouched storage closes.
@@ -112,12 +116,12 @@ int probe(Bytes first_bytes) {
 }  // namespace
 }  // namespace luks
 
-FormatDriver luks_driver(FormatDriver raw, CpuFeatures features) {
+FormatDriver luks_driver(FormatDriver raw, luks::VolumeSettings settings) {
   FormatDriver driver;
   driver.name = "luks";
   driver.probe = &luks::probe;
-  driver.open = [raw, features](FormatOpening opening) {
-    return luks::open_image(std::move(opening), raw, features);
+  driver.open = [raw, settings](FormatOpening opening) {
+    return luks::open_image(std::move(opening), raw, settings);
   };
   return driver;
 }

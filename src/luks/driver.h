@@ -7,14 +7,15 @@
 //   header ─┘                      …,header.filename=disk.hdr,file.filename=disk.payload
 //
 // Options: key-secret=ID (block/secret_source.h has what is without), header.* the storage of a
-// detached header, allow-discards=on lets trims pass to the file.
+// detached header, allow-discards=on lets trims pass to the file; what the header may ask for
+// (kdf-memory-max= and its like, luks/kdf_limits.h), where it is to be other than in `settings`.
 #pragma once
 
 #include "block/graph.h"
-#include "crypto/cpu_features.h"
+#include "luks/volume_settings.h"
 
 namespace ringdisk {
 
-FormatDriver luks_driver(FormatDriver raw, CpuFeatures features);
+FormatDriver luks_driver(FormatDriver raw, luks::VolumeSettings settings);
 
 }  // namespace ringdisk

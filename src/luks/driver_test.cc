@@ -3,6 +3,8 @@
 // failing, openings that fail, and what is said of them. interop/luks_disk_test.py has the peers.
 #include "luks/driver.h"
 
+#include <gmock/gmock.h>
+
 #include "luks/admin.h"
 #include "luks/header_fixture_test.h"
 #include "luks/view.h"
@@ -14,6 +16,8 @@
 
 namespace ringdisk::luks {
 namespace {
+
+using ::testing::HasSubstr;
 
 class TestSecrets final : public SecretSource {
  public:
@@ -46,7 +50,7 @@ Task<std::shared_ptr<DeviceNode>> open_disk(const World& world,
   OpenMode mode;
   mode.read_only = read_only;
   FormatOpening opening{world, graph, std::move(storage), "", mode, std::move(options)};
-  const FormatDriver driver = luks_driver(raw_driver(), CpuFeatures::detect());
+  const FormatDriver driver = luks_driver(raw_driver(), {CpuFeatures::detect()});
   OpenedFormat opened = co_await driver.open(std::move(opening));
   co_return std::make_shared<DeviceNode>("disk.luks", 1, std::move(opened.node), nullptr);
 }
@@ -224,10 +228,29 @@ TEST_P(LuksDriverTest, CheckFindsADamagedHeader) {
   EXPECT_EQ(check().corruptions, 0u);
 }
 
+TEST_P(LuksDriverTest, AnImagesOptionsSetWhatItsHeaderMayAskFor) {
+  const bool is_luks1 = GetParam() == 1;
+  const std::string option = is_luks1 ? "kdf-iterations-max" : "kdf-memory-max";
+  EXPECT_EQ(opened(option + (is_luks1 ? "=1000" : "=32k")), "");
+  const std::string refused = opened(option + (is_luks1 ? "=999" : "=32767"));
+  EXPECT_THAT(refused, HasSubstr(is_luks1 ? "the volume's digest asks for 1000"
+                                          : "key slot 0 asks for 32 KiB"));
+  EXPECT_THAT(refused, HasSubstr(option + " sets the limit"));
+  if (is_luks1) return;
+  EXPECT_EQ(opened("kdf-work-max=128k"), "");
+  EXPECT_THAT(opened("kdf-work-max=127k"), HasSubstr("kdf-work-max sets the limit"));
+}
+
+TEST_P(LuksDriverTest, ALimitBeyondAllHeadersIsAMistake) {
+  EXPECT_THAT(opened("kdf-iterations-max=5G"), HasSubstr("kdf-iterations-max is larger than"));
+  EXPECT_THAT(opened("kdf-memory-max=8E"), HasSubstr("kdf-memory-max"));
+  EXPECT_THAT(opened("kdf-memory-max=much"), HasSubstr("kdf-memory-max"));
+}
+
 INSTANTIATE_TEST_SUITE_P(Versions, LuksDriverTest, ::testing::Values(1u, 2u));
 
 TEST(LuksProbeTest, OnlyTheMagicAndAKnownVersionAreLuks) {
-  const FormatDriver driver = luks_driver(raw_driver(), CpuFeatures());
+  const FormatDriver driver = luks_driver(raw_driver(), {CpuFeatures()});
   std::vector<std::byte> bytes(512);
   auto set = [&](std::string_view text) {
     copy_bytes(as_bytes(text), MutableBytes(bytes).first(text.size()));

@@ -67,7 +67,7 @@ class NewLuksEncryption final : public NewEncryption {
 
 class LuksEncryption final : public DataEncryption {
  public:
-  explicit LuksEncryption(CpuFeatures features) : features_(features) {}
+  explicit LuksEncryption(VolumeSettings settings) : settings_(settings) {}
 
   std::string_view name() const override { return "luks"; }
   OptionLines create_options() const override { return cipher_option_lines(false); }
@@ -94,12 +94,16 @@ class LuksEncryption final : public DataEncryption {
 
   Task<std::unique_ptr<SharedStorage>> open_view(Graph& graph, SharedStorage& file,
                                                  HostRange header, Options options) const override {
-    const std::string id = options.take("key-secret").value_or("");
+    VolumeOpening volume;
+    volume.secret_id = options.take("key-secret").value_or("");
+    volume.image = file.node->name();
+    volume.settings = settings_;
+    volume.settings.kdf_limits =
+        co_await take_kdf_limits(options, settings_.kdf_limits, graph.world().diagnostics);
     co_await options.check_all_taken("encrypt", graph.world().diagnostics);
     std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(file, Shard::current());
     const HeaderWindow window = window_at(*access, header);
-    OpenVolume opened =
-        co_await open_volume(graph, window, id, file.node->name(), features_, false);
+    OpenVolume opened = co_await open_volume(graph, window, std::move(volume));
     LuksViewOptions view = view_options(graph.world(), opened);
     co_return std::make_unique<SharedStorage>(std::make_unique<LuksView>(file, std::move(view)));
   }
@@ -115,18 +119,19 @@ class LuksEncryption final : public DataEncryption {
                    Options options) const override {
     std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(file, Shard::current());
     const HeaderWindow window = window_at(*access, header);
-    co_await amend_volume(graph, window, file.node->name(), std::move(options));
+    co_await amend_volume(graph, window, file.node->name(), settings_.kdf_limits,
+                          std::move(options));
   }
 
  private:
-  const CpuFeatures features_;
+  const VolumeSettings settings_;
 };
 
 }  // namespace
 }  // namespace luks
 
-std::unique_ptr<DataEncryption> make_luks_encryption(CpuFeatures features) {
-  return std::make_unique<luks::LuksEncryption>(features);
+std::unique_ptr<DataEncryption> make_luks_encryption(luks::VolumeSettings settings) {
+  return std::make_unique<luks::LuksEncryption>(settings);
 }
 
 }  // namespace ringdisk

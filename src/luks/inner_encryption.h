@@ -7,10 +7,10 @@
 #include <memory>
 
 #include "block/data_encryption.h"
-#include "crypto/cpu_features.h"
+#include "luks/volume_settings.h"
 
 namespace ringdisk {
 
-std::unique_ptr<DataEncryption> make_luks_encryption(CpuFeatures features);
+std::unique_ptr<DataEncryption> make_luks_encryption(luks::VolumeSettings settings);
 
 }  // namespace ringdisk

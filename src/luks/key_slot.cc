@@ -22,6 +22,11 @@ Result<SecretBytes> area_key_of(const KeySlot& slot, Bytes passphrase) {
   return area_key;
 }
 
+// The end of a refusal: the option that sets the limit.
+std::string more_by(std::string_view option) {
+  return "; " + std::string(option) + " sets the limit";
+}
+
 }  // namespace
 
 std::string_view name_of(KdfKind kind) {
@@ -43,18 +48,20 @@ Result<void> check_kdf_limits(const KdfParameters& kdf, const KdfLimits& limits,
     if (kdf.iterations <= limits.pbkdf2_iterations_max) return {};
     return refusal.limit(subject + " asks for " + std::to_string(kdf.iterations) +
                          " iterations of PBKDF2; at most " +
-                         std::to_string(limits.pbkdf2_iterations_max) + " are allowed");
+                         std::to_string(limits.pbkdf2_iterations_max) + " are allowed" +
+                         more_by(kKdfIterationsMax));
   }
   if (kdf.memory_kib > limits.argon2_memory_kib_max) {
     return refusal.limit(subject + " asks for " + std::to_string(kdf.memory_kib) +
                          " KiB of memory for Argon2; at most " +
-                         std::to_string(limits.argon2_memory_kib_max) + " KiB are allowed");
+                         std::to_string(limits.argon2_memory_kib_max) + " KiB are allowed" +
+                         more_by(kKdfMemoryMax));
   }
   if (uint64_t{kdf.memory_kib} * kdf.iterations > limits.argon2_work_kib_max) {
     return refusal.limit(subject + " asks for " + std::to_string(kdf.iterations) +
                          " passes of Argon2 over " + std::to_string(kdf.memory_kib) +
                          " KiB; at most " + std::to_string(limits.argon2_work_kib_max) +
-                         " KiB in all passes are allowed");
+                         " KiB in all passes are allowed" + more_by(kKdfWorkMax));
   }
   return {};
 }

@@ -14,6 +14,7 @@
 #include "crypto/cipher_spec.h"
 #include "crypto/digest.h"
 #include "crypto/secret.h"
+#include "luks/kdf_limits.h"
 #include "luks/refusal.h"
 
 namespace ringdisk::luks {
@@ -35,15 +36,7 @@ struct KdfParameters {
   std::vector<std::byte> salt;
 };
 
-// What a header may make this program do. The defaults are wider than what cryptsetup ever writes,
-// and bound a derivation to about a minute.
-struct KdfLimits {
-  uint32_t pbkdf2_iterations_max = 100'000'000;
-  uint32_t argon2_memory_kib_max = 4 << 20;           // 4 GiB
-  uint64_t argon2_work_kib_max = uint64_t{64} << 20;  // passes x memory
-};
-
-// kLimit, by name, where a derivation would cost more. `whose`: "key slot 3", "the digest".
+// kLimit, by name and option, where a derivation costs more. `whose`: "key slot 3", "the digest".
 Result<void> check_kdf_limits(const KdfParameters& kdf, const KdfLimits& limits,
                               const Refusal& refusal, std::string_view whose);
 

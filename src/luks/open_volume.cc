@@ -21,25 +21,25 @@ Result<void> check_payload_cipher(const VolumeFacts& facts, const Refusal& refus
 
 }  // namespace
 
-Task<OpenVolume> open_volume(Graph& graph, HeaderWindow window, std::string secret_id,
-                             std::string image, CpuFeatures features, bool repairs_header) {
+Task<OpenVolume> open_volume(Graph& graph, HeaderWindow window, VolumeOpening opening) {
   const World& world = graph.world();
   // A header that nobody can open asks nobody for a passphrase.
   const LuksHeader header = co_await read_header(world, window);
   const VolumeFacts facts = co_await supported_facts(world, window, header);
   co_await check_payload_cipher(facts, window.refusal(world));
   SecretWish wish;
-  wish.id = std::move(secret_id);
-  wish.image = std::move(image);
+  wish.id = std::move(opening.secret_id);
+  wish.image = std::move(opening.image);
   const SharedSecret secret = co_await graph.find_secret(std::move(wish));
   Unlock with;
   with.passphrase = secret->bytes();
-  with.repairs_header = repairs_header;
+  with.limits = opening.settings.kdf_limits;
+  with.repairs_header = opening.repairs_header;
   OpenVolume opened;
   opened.volume = co_await unlock(world, window, with);
   const LuksVolume& volume = opened.volume;
-  Result<std::unique_ptr<SectorCipher>> cipher =
-      make_sector_cipher(volume.cipher, volume.key.bytes(), volume.sector_size, features);
+  Result<std::unique_ptr<SectorCipher>> cipher = make_sector_cipher(
+      volume.cipher, volume.key.bytes(), volume.sector_size, opening.settings.features);
   if (!cipher.ok()) {
     co_return window.refusal(world).because(
         cipher.error(), "its cipher '" + volume.cipher.to_text() + "' is not supported");

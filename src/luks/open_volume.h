@@ -9,6 +9,7 @@
 #include "crypto/sector_cipher.h"
 #include "luks/view.h"
 #include "luks/volume.h"
+#include "luks/volume_settings.h"
 
 namespace ringdisk::luks {
 
@@ -17,9 +18,13 @@ struct OpenVolume {
   std::shared_ptr<const SectorCipher> cipher;
 };
 
-// `secret_id`: of key-secret=; empty: the key file, or a person. `image`: as the user calls it.
-Task<OpenVolume> open_volume(Graph& graph, HeaderWindow window, std::string secret_id,
-                             std::string image, CpuFeatures features, bool repairs_header);
+struct VolumeOpening {
+  std::string secret_id;  // of key-secret=; empty: the key file, or a person
+  std::string image;      // as the user calls it
+  VolumeSettings settings;
+  bool repairs_header = false;
+};
+Task<OpenVolume> open_volume(Graph& graph, HeaderWindow window, VolumeOpening opening);
 
 // A view's options: the cipher, and who may take part in its work. Places are the caller's.
 LuksViewOptions view_options(const World& world, const OpenVolume& opened);
