@@ -230,6 +230,21 @@ class Convert(peers.Case):
         self.assertFalse(target.exists())
 
 
+class Calibration(peers.Case):
+    """bench --calibrate has nothing to compare with but the options it is given."""
+
+    def kernels(self, features):
+        lines = peers.ringdisk("bench", "--calibrate", "--cpu-features", features).stdout
+        return {line[33:].split()[0] for line in lines.splitlines() if "GB/s" in line}
+
+    def test_it_tries_no_kernel_beyond_cpu_features(self):
+        self.assertEqual(self.kernels("none"), {"openssl"})
+        there = self.kernels("auto")
+        for kernel, more in (("aesni", {"vaes256", "vaes512"}), ("vaes256", {"vaes512"})):
+            if kernel in there:
+                self.assertEqual(self.kernels(kernel), there - more)
+
+
 class BadInput(peers.Case):
     """One line with the name in it, exit status 1, nothing left behind."""
 

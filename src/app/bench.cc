@@ -10,6 +10,7 @@
 #include "app/images.h"
 #include "app/long_job.h"
 #include "app/program.h"
+#include "app/volume_settings.h"
 #include "base/diagnostics.h"
 
 namespace ringdisk {
@@ -133,7 +134,8 @@ Task<void> bench(Program& program, const Arguments& arguments, DeviceNode& devic
 Task<int> run(Program& program, const Arguments& arguments) {
   Diagnostics& diagnostics = program.diagnostics();
   if (arguments.has("calibrate")) {
-    co_await show_calibration(program);
+    const luks::VolumeSettings settings = co_await volume_settings(arguments, diagnostics);
+    co_await show_calibration(program, settings.features);
     co_return 0;
   }
   std::string word = co_await single_name(arguments, diagnostics);
@@ -162,7 +164,8 @@ Command bench_command() {
       "spread over the cores, and prints how long it took. Each lies STEP bytes after the one\n"
       "before; one that would cross the end lies at the beginning. -w overwrites the image.\n"
       "With --queues 1 one core asks, as a disk with one queue does; others may still help it.\n"
-      "--calibrate shows what ciphers cost here a core, and from which size on idle cores help.\n";
+      "--calibrate shows what ciphers cost here a core, and from which size on idle cores help;\n"
+      "--cpu-features bounds the kernels it tries.\n";
   command.examples =
       "  ringdisk bench -c 100000 -d 64 disk.qcow2\n"
       "  ringdisk bench -w -d 1 -s 64k -t none --flush-interval=100 scratch.qcow2\n";

@@ -32,8 +32,8 @@ std::string crossing_lines(const CrossingCost& cost, size_t shards) {
 
 }  // namespace
 
-Task<void> show_calibration(Program& program) {
-  Calibration calibration = co_await calibrate(program.world, CpuFeatures::detect());
+Task<void> show_calibration(Program& program, CpuFeatures features) {
+  Calibration calibration = co_await calibrate(program.world, features);
   for (const CipherCost& cost : calibration.ciphers) program.console.write(cipher_line(cost));
   program.console.write(crossing_lines(calibration.crossing, program.world.shards.size()));
 }

@@ -3,10 +3,11 @@
 #pragma once
 
 #include "app/program.h"
+#include "crypto/cpu_features.h"
 
 namespace ringdisk {
 
-// To the console.
-Task<void> show_calibration(Program& program);
+// To the console; of the kernels that `features` has.
+Task<void> show_calibration(Program& program, CpuFeatures features);
 
 }  // namespace ringdisk
