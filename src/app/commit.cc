@@ -12,6 +12,7 @@
 #include "app/long_job.h"
 #include "app/program.h"
 #include "base/diagnostics.h"
+#include "block/described_backing.h"
 #include "jobs/copy.h"
 
 namespace ringdisk {
@@ -48,10 +49,18 @@ Task<ImageName> find_base(Program& program, const Arguments& arguments, const Im
   mode.read_only = mode.no_backing = mode.keep_clean = true;
   ImageFile image = co_await open_image_file(program, top, mode);
   const std::string filename = image.filename;
-  const ImageDescription description = co_await describe_and_close(program, image);
-  if (description.backing_name.empty()) {
+  ImageDescription description = co_await describe_and_close(program, image);
+  Options options = top.options;
+  DescribedBacking described = co_await take_described_backing(options, program.diagnostics());
+  const Graph graph = program.graph();
+  if (described.names_file()) {
+    co_return backing_image_name(graph, std::move(described), "", description.backing_format);
+  }
+  if (description.backing_name.empty() || described.is_none) {
     co_await fail(usage_error(program.diagnostics(), top.text() + ": has no backing image"));
   }
+  // A name without a format may be lent one.
+  description.backing_format = described.options.get("driver").value_or(description.backing_format);
   ImageName base = co_await backing_image(program, filename, description);
   const std::string asked = arguments.value("b").value_or(description.backing_name);
   if (asked != description.backing_name && asked != base.filename) {
@@ -59,7 +68,7 @@ Task<ImageName> find_base(Program& program, const Arguments& arguments, const Im
                               top.text() + ": '" + asked + "' is not its backing image, '" +
                                   description.backing_name + "' is; commit one step at a time"));
   }
-  co_return std::move(base);
+  co_return backing_image_name(graph, std::move(described), base.filename, base.format);
 }
 
 Task<void> copy_down(Program& program, const Commit& commit, DeviceNode& top, DeviceNode& base) {

@@ -16,6 +16,8 @@ std::string joined(const std::string& path, const std::string& key) {
   return path.empty() ? key : path + "." + key;
 }
 
+bool is_backing(std::string_view path) { return path == "backing" || path.ends_with(".backing"); }
+
 // False: something that is no value of an option.
 bool flatten(const json& value, const std::string& path, unsigned depth, Options& options) {
   if (depth > kDepthMax) return false;
@@ -29,6 +31,10 @@ bool flatten(const json& value, const std::string& path, unsigned depth, Options
     for (size_t i = 0; i < value.size(); ++i) {
       if (!flatten(value[i], joined(path, std::to_string(i)), depth + 1, options)) return false;
     }
+    return true;
+  }
+  if (value.is_null() && is_backing(path)) {
+    options.set(path, "");  // none, which descriptions write as backing=
     return true;
   }
   if (value.is_null() || path.empty()) return false;

@@ -11,16 +11,19 @@
 #include "base/diagnostics.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "block/described_backing.h"
 #include "runtime/blocking_pool.h"
 #include "runtime/shard.h"
 
 namespace ringdisk {
 
-// What identifies a file on this machine, for finding loops.
+// An image of the chain that is being opened: what identifies its file on this machine, for finding
+// loops, and what its description says of the image below.
 struct Graph::ChainLink {
   const ChainLink* above = nullptr;
   std::string path;  // empty: not a local file
   uint32_t depth = 0;
+  DescribedBacking below;
 };
 
 namespace {
@@ -38,6 +41,22 @@ const Driver* find_by_name(const std::vector<Driver>& drivers, std::string_view 
   auto is_it = [&](const Driver& driver) { return driver.name == name; };
   auto found = std::find_if(drivers.begin(), drivers.end(), is_it);
   return found == drivers.end() ? nullptr : &*found;
+}
+
+// Whether what is said of the image below `format` can be meant.
+Result<void> check_described(const DescribedBacking& described, const OpenedFormat& format,
+                             Diagnostics& diagnostics) {
+  if (!described.is_given()) return {};
+  const std::string word =
+      described.is_none ? "backing" : "backing." + described.options.values().begin()->first;
+  const Error error = Error::of(ErrorKind::kInvalid, "open");
+  if (format.node->limits().maps_directly) {
+    return diagnostics.explain(error, "the format " + std::string(format.node->driver()) +
+                                          " has no backing images; leave out '" + word + "'");
+  }
+  if (!format.backing_name.empty() || described.is_none || described.names_file()) return {};
+  return diagnostics.explain(error, "has no backing image, of which '" + word +
+                                        "' speaks; name one with backing.file.filename=FILE");
 }
 
 }  // namespace
@@ -153,8 +172,14 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_at_depth(ImageName name, OpenMode 
   ImageParts parts = co_await take_apart(std::move(name));
   Options& described = parts.is_bare_storage ? parts.storage : parts.options;
   const DevicePolicy policy = co_await take_policy(described, mode.policy, world_.diagnostics);
+  ChainLink link;
+  link.above = above;
+  link.depth = above ? above->depth + 1 : 0;
+  if (!parts.is_bare_storage) {
+    link.below = co_await take_described_backing(parts.options, world_.diagnostics);
+  }
   std::string format_name = parts.format;
-  const std::string path = parts.path();
+  link.path = parts.path();
   std::unique_ptr<SharedStorage> storage = co_await open_storage(std::move(parts.storage), mode);
   const bool was_probed = format_name.empty();
   if (was_probed) {
@@ -183,55 +208,59 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_at_depth(ImageName name, OpenMode 
           "it look like another format are refused; say -f raw to allow them");
     }
   }
-  ChainLink link;
-  link.above = above;
-  link.path = path;
-  link.depth = above ? above->depth + 1 : 0;
   const uint32_t node_id = storage->node->id();
   if (!snapshot.empty()) parts.options.set("snapshot", snapshot);
-  FormatOpening opening{world_, *this, std::move(storage), path, mode, std::move(parts.options)};
+  FormatOpening opening{world_,    *this, std::move(storage),
+                        link.path, mode,  std::move(parts.options)};
   Result<OpenedFormat> opened_format = co_await driver->open(std::move(opening)).result();
   if (!opened_format.ok()) co_return at_node(opened_format.error(), node_id);
   OpenedFormat opened = std::move(opened_format).value();
-  std::shared_ptr<DeviceNode> backing;
-  if (!opened.backing_name.empty() && !mode.no_backing) {
-    Result<std::shared_ptr<DeviceNode>> below =
-        co_await open_backing(opened, path, mode, link).result();
-    if (!below.ok()) {
-      // Nothing was changed yet; how the half-opened image closes adds nothing to why it could not
-      // be opened.
-      Result<void> closed = co_await opened.node->close().result();
-      static_cast<void>(closed.ok());
-      co_return at_node(below.error(), node_id);
-    }
-    backing = std::move(below).value();
+  Result<std::shared_ptr<DeviceNode>> backing =
+      co_await open_backing(opened, link.path, mode, link).result();
+  if (!backing.ok()) {
+    // Nothing was changed yet; how the half-opened image closes adds nothing to why it could not be
+    // opened.
+    Result<void> closed = co_await opened.node->close().result();
+    static_cast<void>(closed.ok());
+    co_return at_node(backing.error(), node_id);
   }
-  co_return std::make_shared<DeviceNode>(shown, node_id, std::move(opened.node), std::move(backing),
-                                         policy);
+  co_return std::make_shared<DeviceNode>(shown, node_id, std::move(opened.node),
+                                         std::move(backing).value(), policy);
 }
 
+// Null: there is none, or it is not wanted.
 Task<std::shared_ptr<DeviceNode>> Graph::open_backing(const OpenedFormat& format,
                                                       const std::string& path, OpenMode mode,
                                                       const ChainLink& above) {
-  auto admit = [&](Blocking token) -> Result<std::string> {
-    ASSIGN_OR_RETURN(std::string admitted,
-                     gate_.admit(token, path, format.backing_name, format.backing_format));
-    for (const ChainLink* link = &above; link; link = link->above) {
-      if (link->path.empty() || !is_same_file(token, link->path, admitted)) continue;
-      return world_.diagnostics.explain(
-          Error::of(ErrorKind::kCorrupt, "open"),
-          "backing file '" + format.backing_name + "' leads back to '" + link->path + "'");
-    }
-    return admitted;
-  };
+  Diagnostics& diagnostics = world_.diagnostics;
+  co_await check_described(above.below, format, diagnostics);
+  if (mode.no_backing || above.below.is_none) co_return std::shared_ptr<DeviceNode>();
+  const bool names_file = above.below.names_file();
+  if (format.backing_name.empty() && !names_file) co_return std::shared_ptr<DeviceNode>();
   if (above.depth >= limits::kBackingDepthMax) {
-    co_return world_.diagnostics.explain(
+    co_return diagnostics.explain(
         Error::of(ErrorKind::kLimit, "open"),
         "the backing chain is longer than " + std::to_string(limits::kBackingDepthMax) + " images");
   }
-  ImageName name;
-  name.filename = co_await run_blocking(world_.blocking, admit);
-  name.format = format.backing_format;
+  const std::string recorded = above.below.options.get("driver").value_or(format.backing_format);
+  auto admit = [&](Blocking token) {
+    return gate_.admit(token, path, format.backing_name, recorded);
+  };
+  std::string admitted;
+  if (!names_file) admitted = co_await run_blocking(world_.blocking, admit);
+  ImageName name =
+      backing_image_name(*this, above.below, std::move(admitted), format.backing_format);
+  const ImageParts parts = co_await take_apart(name);
+  auto look = [&](Blocking token) -> Result<void> {
+    for (const ChainLink* link = &above; link; link = link->above) {
+      if (link->path.empty() || !is_same_file(token, link->path, parts.path())) continue;
+      return diagnostics.explain(
+          Error::of(ErrorKind::kCorrupt, "open"),
+          "backing file '" + name.text() + "' leads back to '" + link->path + "'");
+    }
+    return {};
+  };
+  co_await run_blocking(world_.blocking, look);
   OpenMode below = mode;
   below.read_only = true;
   below.policy = DevicePolicy();

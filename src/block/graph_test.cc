@@ -269,6 +269,101 @@ TEST_F(GraphTest, ADescriptionNamesDriversOptionsAndFiles) {
   EXPECT_TRUE(done.ok()) << text_of(done.error());
 }
 
+// What is said of the images below the top one.
+class DescribedBackingTest : public GraphTest {
+ protected:
+  // The chain's images from the top on, each with its format and a raw one with its size; else the
+  // refusal.
+  std::string chain_of(const std::string& description, OpenMode mode = OpenMode()) {
+    Graph graph(world.world(), drivers, gate);
+    std::string names;
+    auto root = [&](Shard&) -> Task<void> {
+      ImageName name;
+      name.options = co_await Options::parse(description, world.diagnostics());
+      std::shared_ptr<DeviceNode> device = co_await graph.open(std::move(name), mode);
+      for (const DeviceNode* one = device.get(); one; one = one->backing().get()) {
+        EXPECT_EQ(one->is_read_only(), one != device.get());
+        const std::string path = one->name(), driver = one->format().driver();
+        names += path.substr(path.rfind('/') + 1) + ":" + driver;
+        if (driver == "raw") names += ":" + std::to_string(one->size().value());
+        names += " ";
+      }
+      co_await device->close();
+    };
+    Result<void> done = world.run(root);
+    return done.ok() ? names : text_of(done.error());
+  }
+  std::string top() const { return "driver=chain,file.filename=" + (folder / "top"); }
+  void expect_refused(const std::string& description, std::string_view why) {
+    const std::string text = chain_of(description);
+    EXPECT_NE(text.find(why), std::string::npos) << text;
+  }
+};
+
+TEST_F(DescribedBackingTest, OptionsGoToTheImageTheyAreAbout) {
+  image("top", "middle");
+  image("middle", "base", "raw");
+  std::ofstream(folder / "base") << std::string(4096, 'x');
+  EXPECT_EQ(chain_of(top() + ",backing.backing.offset=1k,backing.backing.size=512"),
+            "top:chain middle:chain base:raw:512 ");
+  expect_refused(top() + ",backing.backing.speed=9", "base: raw has no option 'speed'");
+  expect_refused(top() + ",backing.backing.backing.size=1",
+                 "base: the format raw has no backing images; leave out 'backing.size'");
+  expect_refused(top() + ",backing.backing.file.filename=" + (folder / "gone"), "gone");
+}
+
+TEST_F(DescribedBackingTest, AnotherFileThanTheRecordedOneIsTheUsersChoice) {
+  image("top", "/nowhere/absent", "raw");
+  std::filesystem::create_directory(folder / "elsewhere");
+  std::ofstream(folder / "elsewhere/base") << std::string(1024, 'x');
+  const std::string other = ",backing.file.filename=" + (folder / "elsewhere/base");
+  EXPECT_EQ(chain_of(top() + other), "top:chain base:raw:1024 ");
+  EXPECT_EQ(chain_of(top() + ",backing.driver=raw,backing.size=512" + other),
+            "top:chain base:raw:512 ");
+  EXPECT_EQ(
+      chain_of(top() + ",backing.driver=file,backing.filename=" + (folder / "elsewhere/base")),
+      "top:chain base:raw:1024 ");
+  expect_refused(top() + ",backing.driver=vmdk" + other, "there is no driver 'vmdk'");
+  image("bare", "");
+  EXPECT_EQ(chain_of("driver=chain,backing.driver=raw,file.filename=" + (folder / "bare") + other),
+            "bare:chain base:raw:1024 ");
+}
+
+TEST_F(DescribedBackingTest, TheGateDecidesAboutTheRecordedOneWhateverItsOptions) {
+  image("top", "/etc/passwd", "raw");
+  expect_refused(top() + ",backing.size=512", "backing file '/etc/passwd' lies outside");
+  expect_refused(top() + ",backing.driver=raw", "backing file '/etc/passwd' lies outside");
+  // What only lacks a format gets one.
+  image("top", "base", "");
+  std::ofstream(folder / "base") << std::string(1024, 'x');
+  expect_refused(top(), "has no recorded format");
+  EXPECT_EQ(chain_of(top() + ",backing.driver=raw"), "top:chain base:raw:1024 ");
+}
+
+TEST_F(DescribedBackingTest, NoneMeansThatNothingIsOpenedBelow) {
+  image("top", "/nowhere/absent");
+  EXPECT_EQ(chain_of(top() + ",backing="), "top:chain ");
+  expect_refused(top() + ",backing=,backing.size=1", "'backing.size' has no meaning then");
+  expect_refused(top() + ",backing=node0", "write backing.file.filename=FILE");
+  expect_refused("driver=raw,backing=,file.filename=" + (folder / "top"), "leave out 'backing'");
+}
+
+TEST_F(DescribedBackingTest, WordsAboutAnImageThatIsNotThereAreRefused) {
+  image("top", "");
+  expect_refused(top() + ",backing.size=1", "top: has no backing image, of which 'backing.size'");
+  image("top", "/nowhere/absent");
+  OpenMode mode;
+  mode.no_backing = true;
+  EXPECT_EQ(chain_of(top() + ",backing.size=1", mode), "top:chain ");
+}
+
+TEST_F(DescribedBackingTest, ALoopIsFoundThroughAFileThatTheUserNamed) {
+  image("top", "other");
+  expect_refused(top() + ",backing.file.filename=" + (folder / "top"), "leads back to");
+  image("other", "top");
+  expect_refused(top() + ",backing.driver=chain", "leads back to");
+}
+
 // As qemu has it: nobody said that there is a format in it.
 TEST_F(GraphTest, ADescriptionOfAStorageAloneIsItsBytesWhateverTheyLookLike) {
   image("chain", "");
