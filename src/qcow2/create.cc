@@ -99,9 +99,12 @@ Task<void> ImageWriter::write_tables() {
   const uint64_t clusters =
       is_outside ? geometry_.guest_clusters(settings_.header.size) : layout_.data_clusters;
   const uint64_t first = is_outside ? 0 : layout_.data;
-  auto cluster_of = [this, words, clusters, first](uint64_t i) -> uint64_t {
+  // Deciphered, what nobody wrote is noise, so clusters are marked as zeros that have a place.
+  const bool is_marked = settings_.encryption && words == 1;
+  const uint64_t mark = is_marked ? L2Entry::zero().raw() : 0;
+  auto cluster_of = [this, words, clusters, first, mark](uint64_t i) -> uint64_t {
     const bool is_named = i % words == 0 && i / words < clusters;
-    return is_named ? L2Entry::owned(host(first + i / words)).raw() : 0;
+    return is_named ? L2Entry::owned(host(first + i / words)).raw() | mark : 0;
   };
   auto fill_l2 = [&](MutableBytes piece, uint64_t at) { fill_entries(piece, at, cluster_of); };
 

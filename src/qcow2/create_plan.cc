@@ -101,9 +101,6 @@ Result<void> parse_encryption(Options& options, CreateSettings& settings,
                                     "encrypt.format=luks"
                                   : "encrypt.format is luks, not '" + format + "'");
   }
-  if (settings.header.version < 3) {
-    return refuse(diagnostics, ErrorKind::kInvalid, "encrypt.format needs compat=1.1");
-  }
   settings.encryption = std::move(encryption);
   // It has its place in the header from the beginning, so that what else is there leaves room.
   const HostRange unknown(HostOffset(0), ByteCount(0));
@@ -117,9 +114,10 @@ Result<void> check_encryption(const CreateSettings& settings, Diagnostics& diagn
     return refuse(diagnostics, ErrorKind::kUnsupported,
                   "encrypt.format together with a data_file is not supported");
   }
-  if (settings.preallocation == Preallocation::kOff) return {};
-  return refuse(diagnostics, ErrorKind::kUnsupported,
-                "preallocation of an encrypted image is not supported: what nobody wrote would "
+  // Only version 3 can say of a cluster that has a place that it reads as zeros.
+  if (settings.preallocation == Preallocation::kOff || settings.header.version >= 3) return {};
+  return refuse(diagnostics, ErrorKind::kInvalid,
+                "preallocation of an encrypted image needs compat=1.1: what nobody wrote would "
                 "read as noise");
 }
 

@@ -108,6 +108,10 @@ TEST(CreateOptionsTest, WhatCannotBeMadeIsNamed) {
   EXPECT_NE(refusal("preallocation=some").find("some"), std::string::npos);
   EXPECT_NE(refusal("preallocation=full", "base.raw").find("backing"), std::string::npos);
   EXPECT_NE(refusal("flavour=sweet").find("flavour"), std::string::npos);
+  EXPECT_EQ(refusal("encrypt.format=luks,compat=0.10"), "");
+  EXPECT_EQ(refusal("encrypt.format=luks,preallocation=full"), "");
+  EXPECT_NE(refusal("encrypt.format=luks,compat=0.10,preallocation=full").find("noise"),
+            std::string::npos);
   EXPECT_NE(refusal("", std::string(1024, 'x')).find("1023"), std::string::npos);
 }
 
