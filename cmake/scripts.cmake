@@ -23,7 +23,7 @@ function(rd_add_python_tests folder label timeout_seconds)
 endfunction()
 
 if(NOT RD_ONLY)
-  rd_add_python_tests(interop interop 300)
+  rd_add_python_tests(interop interop 400)
   rd_add_python_tests(e2e "interop;e2e" 600)
   rd_add_python_tests(scripts tidy 120)
   rd_add_python_tests(bench tidy 120)

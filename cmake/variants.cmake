@@ -54,7 +54,7 @@ endif()
 
 if(RD_VARIANT MATCHES "^(asan|tsan)$")
   set(RD_TEST_OPTIONS -O0 ${line_tables})
-  set(RD_TEST_TIMEOUT 240)
+  set(RD_TEST_TIMEOUT 400)
   add_library(rd_sanitizer_options OBJECT "${CMAKE_SOURCE_DIR}/cmake/sanitizer_options.cc")
   # The sanitizers of clang 16 cannot place their shadow memory where the kernel randomises with
   # more than 28 bits; there, tests run with randomisation off.
