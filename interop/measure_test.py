@@ -108,7 +108,7 @@ class SizesTest(MeasureCase):
                                 ("qcow2", "data_file_raw=on"), ("qcow2", "encrypt.format=aes"),
                                 ("qcow2", "lazy_refcounts=on,compat=0.10"),
                                 ("qcow2", "encrypt.format=luks,encrypt.version=2"),
-                                ("qcow2", "encrypt.format=luks,preallocation=full"),
+                                ("qcow2", "encrypt.format=luks,compat=0.10,preallocation=full"),
                                 ("luks", "cipher-alg=bogus"), ("luks", "preallocation=bogus"),
                                 ("luks", "sector-size=4096"), ("raw", "preallocation=metadata")):
             with self.subTest(target=target, options=options):
