@@ -11,6 +11,7 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "interop"))
 import pattern  # noqa: E402  (the path is set above)
 import peers  # noqa: E402
 import vm  # noqa: E402
+from vm.guest import most_telling  # noqa: E402
 from vm.initramfs import Initramfs, libraries  # noqa: E402
 from vm.kernel import newest  # noqa: E402
 
@@ -101,6 +102,13 @@ class Trouble(unittest.TestCase):
         with self.assertRaisesRegex(vm.GuestFailed, "(?s)ended by itself.*Kernel panic"):
             with vm.Guest() as guest:
                 guest.run("echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger")
+
+    def test_the_first_complaint_is_shown_and_what_follows_or_the_end(self):
+        quiet = [f"line {i}" for i in range(100)]
+        self.assertEqual(most_telling(quiet)[-1], "line 99")
+        shown = most_telling(quiet[:5] + ["Kernel panic"] + quiet)
+        self.assertEqual(shown[:2], ["Kernel panic", "line 0"])
+        self.assertEqual(most_telling(quiet[:3]), quiet[:3])
 
     def test_a_module_that_is_not_there_is_named(self):
         with self.assertRaisesRegex(vm.Absent, "no module no_such_module"):

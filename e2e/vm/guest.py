@@ -40,6 +40,12 @@ PACKAGES = {"busybox": "busybox-static", "qemu-system-x86_64": "qemu-system-x86"
 COMPLAINT = re.compile(r"BUG:|WARNING: CPU|Oops|panic|blocked for more than|I/O error|vm-init:")
 
 
+def most_telling(messages):
+    """Of the kernel's messages: the first complaint and what follows, or the last ones."""
+    first = next((i for i, line in enumerate(messages) if COMPLAINT.search(line)), -SHOWN_LINES)
+    return messages[first:][:SHOWN_LINES]
+
+
 class GuestFailed(Exception):
     """A guest or a script in it ended otherwise than expected; the text says what both said."""
 
@@ -219,10 +225,14 @@ class Guest:
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", text)
 
     def _report(self, what):
+        def shown(lines):
+            return "\n".join(f"  | {line}" for line in lines)
+
         def tail(text):
-            return "\n".join(f"  | {line}" for line in text.splitlines()[-SHOWN_LINES:])
+            return shown(text.splitlines()[-SHOWN_LINES:])
         log = (self._directory / "qemu.log").read_text(errors="replace")
-        parts = [what, tail(self._new_output()), "kernel messages:", tail(self._console())]
+        parts = [what, tail(self._new_output()), "kernel messages:",
+                 shown(most_telling(self._console().splitlines()))]
         return "\n".join(parts + (["QEMU:", tail(log)] if log else []))
 
     # Ending
