@@ -257,5 +257,94 @@ class Repair(Images):
             peers.ringdisk("check", *words, path, expect=1)
 
 
+def shorten_extra(path, lengths, version):
+    """Cuts the extra bytes of each snapshot table entry to so many, and says the version."""
+    with open(path, "r+b") as image:
+        image.seek(60)
+        count, at = struct.unpack(">IQ", image.read(12))
+        image.seek(at)
+        old = image.read(CLUSTER)
+        new, place = b"", 0
+        for length in lengths[:count]:
+            fixed, rest = old[place:place + 40], old[place + 40:]
+            names = sum(struct.unpack(">HH", fixed[12:16]))
+            extra, = struct.unpack(">I", fixed[36:40])
+            entry = fixed[:36] + struct.pack(">I", length) + rest[:length]
+            entry += rest[extra:extra + names]
+            new += entry + bytes(-len(entry) % 8)
+            place += (40 + extra + names + 7) // 8 * 8
+        image.seek(at)
+        image.write(new.ljust(CLUSTER, b"\0"))
+        image.seek(4)
+        image.write(struct.pack(">I", version))
+        if version == 3:
+            image.seek(72)
+            image.write(struct.pack(">QQQII", 0, 0, 0, 4, 104))
+
+
+class IncompleteSnapshots(Images):
+    """Images of version 2 with snapshots that were made version 3 by their header alone."""
+
+    def image(self, lengths, version=3):
+        path = self.directory / "snapshots.qcow2"
+        path.unlink(missing_ok=True)
+        peers.qemu_img("create", "-q", "-f", "qcow2", "-o", "compat=0.10", path, "4M")
+        for i in range(len(lengths)):
+            peers.run([peers.need("qemu-io"), "-f", "qcow2", "-c",
+                       f"write -P {i + 1} {i * CLUSTER} {2 * CLUSTER}", path])
+            peers.qemu_img("snapshot", "-c", f"snapshot {i}", path)
+        shorten_extra(path, lengths, version)
+        return path
+
+    def snapshots(self, path, maker):
+        """What a program says of them."""
+        info = maker("info", "--output=json", "-f", "qcow2", path).stdout
+        return json.loads(info)["snapshots"]
+
+    def contents(self, path, count, maker):
+        contents = []
+        for i in range(count):
+            raw = self.directory / "content.raw"
+            maker("convert", "-f", "qcow2", "-O", "raw", "-l", f"snapshot.name=snapshot {i}",
+                  path, raw)
+            contents.append(raw.read_bytes())
+        return contents
+
+    def test_what_is_found_is_what_qemu_img_finds(self):
+        for version, lengths, status in ((3, (0, 24, 8), 2), (3, (15,), 2), (3, (16, 24), 0),
+                                         (2, (0, 8, 24), 0)):
+            path = self.image(lengths, version)
+            for words in (["check"], ["check", "--output=json"], ["check", "-r", "leaks"]):
+                with self.subTest(version=version, lengths=lengths, words=words):
+                    before = path.read_bytes()
+                    theirs = peers.qemu_img(*words, "-f", "qcow2", path, expect=status)
+                    self.assertEqual(path.read_bytes(), before)
+                    ours = peers.ringdisk(*words, "-f", "qcow2", path, expect=status)
+                    self.assertEqual(path.read_bytes(), before)
+                    self.assertEqual(ours.stderr.strip(), theirs.stderr.strip())
+                    self.assertEqual(ours.stdout, theirs.stdout)
+
+    def test_what_one_repairs_is_sound_for_the_other_and_says_the_same(self):
+        path = self.image((0, 24, 8))
+        snapshots = self.snapshots(path, peers.ringdisk)
+        contents = self.contents(path, 3, peers.ringdisk)
+        other = self.directory / "theirs_repaired.qcow2"
+        shutil.copy(path, other)
+        ours = peers.ringdisk("check", "-r", "all", path)
+        theirs = peers.qemu_img("check", "-r", "all", other)
+        self.assertEqual(ours.stderr.strip(), theirs.stderr.strip())
+        self.assertEqual([line for line in ours.stdout.splitlines() if "offset" not in line],
+                         [line for line in theirs.stdout.splitlines() if "offset" not in line])
+        for repaired in (path, other):
+            for maker in (peers.ringdisk, peers.qemu_img):
+                with self.subTest(image=repaired.name, maker=maker.__name__):
+                    maker("check", repaired)
+                    self.assertEqual(self.snapshots(repaired, maker), snapshots)
+                    self.assertEqual(self.contents(repaired, 3, maker), contents)
+        peers.qemu_img("snapshot", "-d", "snapshot 1", path)
+        peers.ringdisk("snapshot", "-d", "snapshot 0", path)
+        peers.qemu_check(path)
+
+
 if __name__ == "__main__":
-    peers.main(needs=["qemu-img"])
+    peers.main(needs=["qemu-img", "qemu-io"])

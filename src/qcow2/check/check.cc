@@ -38,6 +38,7 @@ std::vector<std::string> lines_of_repair(Repair& repair, CheckRepair mode) {
     prefixes[FindingKind::kRefcountTooLow] = kRepairing;
     prefixes[FindingKind::kRefcountTables] = kRepairing;
   }
+  if (repair.renews_snapshot_table()) prefixes[FindingKind::kSnapshotEntry] = kRepairing;
   std::vector<std::string> lines = repair.found().lines(prefixes);
   if (repair.rebuilds()) lines.push_back("Rebuilding refcount structure");
   FindingPrefixes done;

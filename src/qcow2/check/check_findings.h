@@ -25,12 +25,14 @@ enum class FindingKind : uint8_t {
   kUnclear,         // one that says two things at once, mended where both come to the same
   kRefcountTables,  // the refcount table or its blocks must be built anew
   kLostPointer,     // a pointer at a place where nothing can be: what it meant is still somewhere
+  kSnapshotEntry,   // one without the fields that version 3 asks for
   kOther,
 };
-inline constexpr size_t kFindingKinds = 8;
+inline constexpr size_t kFindingKinds = 9;
 
 // Lines of an earlier stage stand before those of a later one.
 enum class CheckStage : uint8_t {
+  kSnapshotTable,
   kTables,
   kEntries,
   kRefcountTables,
@@ -40,7 +42,7 @@ enum class CheckStage : uint8_t {
 
 // What is said in front of the lines of each kind: "ERROR", or "Repairing" where it is being done.
 struct FindingPrefixes {
-  std::array<const char*, kFindingKinds> text = {"Leaked", "ERROR", "ERROR", "ERROR",
+  std::array<const char*, kFindingKinds> text = {"Leaked", "ERROR", "ERROR", "ERROR", "ERROR",
                                                  "ERROR",  "ERROR", "ERROR", "ERROR"};
   const char*& operator[](FindingKind kind) { return text[static_cast<size_t>(kind)]; }
 };

@@ -41,6 +41,22 @@ Task<void> Checker::load_l1(L1Place place) {
   l1_loaded_ = place.at;
 }
 
+// Version 2 asks for none of those fields.
+void Checker::judge_snapshot_entries() {
+  if (image_->header.version < 3) return;
+  for (size_t i = 0; i < snapshots_.snapshots.size(); ++i) {
+    if (snapshots_.snapshots[i].is_complete()) continue;
+    table_findings_.add(FindingKind::kSnapshotEntry, CheckStage::kSnapshotTable, i,
+                        "snapshot table entry %zu is incomplete", i);
+  }
+}
+
+void Checker::use_snapshot_table(HostOffset at, ByteCount length) {
+  image_->header.snapshot_table = at;
+  snapshots_.length = length.value();
+  image_->rules.file_clusters = image_->geometry().clusters_of(storage_->size().value());
+}
+
 void Checker::add_snapshot_l1(const Snapshot& snapshot) {
   const uint64_t length = uint64_t{snapshot.l1_size} * kEntryBytes;
   const uint64_t at = snapshot.l1_table.value();

@@ -65,6 +65,7 @@ Task<void> Checker::open() {
   image_->rules.data_file_is_raw = header.data_file_is_raw();
   image_->header = std::move(header);
   snapshots_ = co_await read_snapshots(*storage_, image_->header, diagnostics);
+  judge_snapshot_entries();
   l1_places_.push_back({image_->header.l1_table, image_->header.l1_size});
   uint64_t entries = image_->header.l1_size;
   for (const Snapshot& snapshot : snapshots_.snapshots) {

@@ -71,6 +71,9 @@ class Checker {
   bool is_contested(ClusterIndex cluster) const { return contested_.contains(cluster.value()); }
   // A new refcount table has taken the old one's place.
   Task<void> use_refcount_table(HostOffset at, uint32_t clusters);
+  // Of as many snapshots as before.
+  void use_snapshot_table(HostOffset at, ByteCount length);
+  const std::vector<Snapshot>& snapshots() const { return snapshots_.snapshots; }
 
   Error refuse(ErrorKind kind, std::string why) const;
 
@@ -93,6 +96,7 @@ class Checker {
   Task<std::vector<uint64_t>> read_table(HostOffset at, uint64_t entries);
   Task<void> load_refcount_table();
   Task<void> load_l1(L1Place place);
+  void judge_snapshot_entries();
   void add_snapshot_l1(const Snapshot& snapshot);
 
   // Counts and marks clusters of metadata. False where some lie beyond the end.

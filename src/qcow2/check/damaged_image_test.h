@@ -25,8 +25,10 @@ class DamagedTables {
   const Geometry& geometry() const { return geometry_; }
   uint64_t get(uint64_t at) const { return entry_on(disk_, at); }
   void put(uint64_t at, uint64_t value) { put_entry_on(disk_, at, value); }
+  void poke(uint64_t at, Bytes bytes) { disk_.poke(at, bytes); }
   uint64_t refcount_table() const { return get(kRefcountTableFieldsAt); }
   uint64_t l1_table() const { return get(40); }
+  uint64_t snapshot_table() const { return get(64); }
   uint64_t l2_table(uint64_t guest) const {
     return get(l1_table() + geometry_.l1_index(ClusterIndex(guest)) * 8) & kOffsetMask;
   }

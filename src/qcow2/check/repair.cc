@@ -30,7 +30,8 @@ Repair::Repair(Checker& checker, CheckRepair mode)
       found_(checker.findings()),
       keeps_leaks_(found_.count(FindingKind::kLostPointer) != 0) {
   if (mode == CheckRepair::kLeaks) {
-    mends_flags_ = found_.corruptions() == found_.count(FindingKind::kCopiedFlag);
+    mends_flags_ = found_.corruptions() == found_.count(FindingKind::kCopiedFlag) +
+                                               found_.count(FindingKind::kSnapshotEntry);
   }
 }
 
@@ -39,6 +40,7 @@ bool Repair::has_work() const {
   const uint64_t leaks = keeps_leaks_ ? 0 : found_.leaks();
   const uint64_t flags = mends_flags_ ? found_.count(FindingKind::kCopiedFlag) : 0;
   if (mode_ == CheckRepair::kLeaks) return leaks + flags != 0;
+  if (may_renew_snapshot_table()) return true;
   return leaks + flags + entries_to_mend() + found_.count(FindingKind::kRefcountTooLow) +
              found_.count(FindingKind::kRefcountTables) !=
          0;
@@ -49,11 +51,26 @@ bool Repair::must_rebuild_but_may_not() const { return mode_ == CheckRepair::kLe
 Task<void> Repair::run() {
   if (mode_ == CheckRepair::kAll && found_.corruptions() != 0) co_await mark_dirty();
   if (mode_ == CheckRepair::kAll && entries_to_mend() != 0) co_await mend_entries();
+  if (may_renew_snapshot_table()) plan_snapshot_table();
   if (rebuilds()) co_await rebuild();
+  Counting counting;
+  if (new_snapshots_) {
+    counting.first_new = new_snapshots_->first;
+    counting.new_clusters = new_snapshots_->clusters;
+  }
+  co_await mend_windows(counting);
+  if (new_snapshots_) {
+    co_await switch_snapshot_tables();
+    const Counting as_it_is;
+    co_await mend_windows(as_it_is);
+  }
+  co_await restore_dirty();
+}
+
+Task<void> Repair::mend_windows(Counting counting) {
   auto mend = [this](uint64_t) { return mend_window(); };
   auto nothing = [] {};
-  co_await checker_.for_each_window(Counting(), mend, nothing);
-  co_await restore_dirty();
+  co_await checker_.for_each_window(counting, mend, nothing);
 }
 
 // --- bits of the header

@@ -11,15 +11,18 @@
 //   4  COPIED flags of what is shared are cleared             nobody writes it in place
 //   5  refcounts that are too high are lowered                leaks are free
 //   6  COPIED flags of what is not shared are set
-//   7  the dirty and the corrupt bit go, when a second look finds nothing
+//   7  a snapshot table whose entries lack fields of version 3: a new one behind all else, counted
+//      since 3, then the header's pointer, in one sector; then 3 to 6 again, which free the old one
+//   8  the dirty and the corrupt bit go, when a second look finds nothing
 //
 // -r leaks does 5, and 4 and 6 where nothing else is wrong. What cannot be understood stays as it
 // is, and so does everything it may have pointed to: with a lost pointer about, leaks are kept, and
-// a table that has one is not written to; refcount tables are not built anew, because a pointer
-// beyond the end would then point at them.
+// a table that has one is not written to; neither refcount tables nor a snapshot table are built
+// anew, because a pointer beyond the end would then point at them.
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "qcow2/check/checker.h"
@@ -41,14 +44,27 @@ class Repair {
   Findings& found() { return found_; }
   Findings& done() { return done_; }
   bool keeps_leaks() const { return keeps_leaks_; }
-  bool rebuilds() const { return found_.count(FindingKind::kRefcountTables) != 0; }
+  bool rebuilds() const {
+    return found_.count(FindingKind::kRefcountTables) != 0 ||
+           (new_snapshots_ && new_snapshots_->lacks_blocks);
+  }
+  // Known once it ran.
+  bool renews_snapshot_table() const { return new_snapshots_.has_value(); }
 
-  // Step 7, after a second look.
+  // Step 8, after a second look.
   static Task<void> mark_sound(StorageAccess& storage, const Header& header);
 
  private:
   enum class Flags : uint8_t { kClear, kSet };
   enum class Refcounts : uint8_t { kRaise, kLower };
+  // The snapshot table that takes the old one's place, and where it will lie.
+  struct NewSnapshotTable {
+    std::vector<std::byte> bytes;
+    ClusterIndex first;
+    uint64_t clusters = 0;
+    bool lacks_blocks = false;  // no refcount block counts its clusters yet
+    ClusterIndex end() const { return first + clusters; }
+  };
 
   Task<void> mark_dirty();
   Task<void> restore_dirty();
@@ -74,6 +90,17 @@ class Repair {
   Task<bool> read_table_to_mend(HostOffset at, uint64_t l1_index, MutableBytes table);
   void note_mended(const char* what, uint64_t number, uint64_t before, uint64_t after);
 
+  // snapshot table
+  bool may_renew_snapshot_table() const {
+    return mode_ == CheckRepair::kAll && !keeps_leaks_ &&
+           found_.count(FindingKind::kSnapshotEntry) != 0;
+  }
+  void plan_snapshot_table();
+  Task<void> switch_snapshot_tables();
+  // The cluster behind all there is.
+  ClusterIndex first_behind_all() const;
+  bool has_room_until(ClusterIndex end) const;
+
   // refcount tables
   struct NewTables {
     std::vector<uint64_t> blocks;  // which clusters they count, ascending
@@ -91,7 +118,8 @@ class Repair {
   Task<void> write_new_table(const NewTables& tables);
   Task<void> switch_tables(const NewTables& tables);
 
-  // refcounts and flags of one window
+  // refcounts and flags
+  Task<void> mend_windows(Counting counting);
   Task<void> mend_window();
   Task<void> mend_refcounts(Refcounts direction);
   Task<void> mend_block(uint64_t block, Refcounts direction);
@@ -121,6 +149,7 @@ class Repair {
   Findings found_;
   Findings done_;
   const bool keeps_leaks_;
+  std::optional<NewSnapshotTable> new_snapshots_;
   bool mends_flags_ = true;
   bool has_written_ = false;
   bool was_dirty_ = false;

@@ -6,6 +6,8 @@
 //   | header … everything there is | refcount table | refcount blocks |
 //                                    first            first + table_clusters
 //
+// A new snapshot table, where there is to be one (repair_snapshots.cc), lies in front of them.
+//
 // The new tables count themselves too: more of them may be needed to do so, and the layout is found
 // by going round until it counts all it has.
 #include <algorithm>
@@ -63,13 +65,10 @@ Task<void> Repair::note_blocks_needed(std::vector<uint64_t>& needed) {
 }
 
 Task<Repair::NewTables> Repair::lay_out(std::vector<uint64_t> blocks) {
-  StorageAccess& storage = checker_.storage();
   NewTables tables;
   tables.blocks = std::move(blocks);
-  tables.first = found_.end_cluster;
-  if (storage.limits().grows) {
-    tables.first = std::max(tables.first, checker_.image().rules.file_clusters);
-  }
+  const ClusterIndex first_new = first_behind_all();
+  tables.first = new_snapshots_ ? new_snapshots_->end().value() : first_new.value();
   for (;;) {
     const uint64_t entries = tables.blocks.empty() ? 1 : tables.blocks.back() + 1;
     if (entries > kTableEntriesMax) {
@@ -78,7 +77,7 @@ Task<Repair::NewTables> Repair::lay_out(std::vector<uint64_t> blocks) {
                                 "refcounts cannot be rebuilt");
     }
     tables.table_clusters = geometry().clusters_of(entries * kEntryBytes);
-    const uint64_t begin = tables.first >> geometry().refcount_block_bits();
+    const uint64_t begin = first_new.value() >> geometry().refcount_block_bits();
     const uint64_t last =
         (tables.first + tables.clusters() - 1) >> geometry().refcount_block_bits();
     const size_t before = tables.blocks.size();
@@ -88,8 +87,7 @@ Task<Repair::NewTables> Repair::lay_out(std::vector<uint64_t> blocks) {
     }
     if (tables.blocks.size() == before) break;
   }
-  const uint64_t end = tables.first + tables.clusters();
-  if (!storage.limits().grows && end > storage.size().value() >> geometry().cluster_bits()) {
+  if (!has_room_until(ClusterIndex(tables.first + tables.clusters()))) {
     co_return checker_.refuse(ErrorKind::kNoSpace,
                               "there is no space behind the image for new refcount tables");
   }
@@ -98,8 +96,8 @@ Task<Repair::NewTables> Repair::lay_out(std::vector<uint64_t> blocks) {
 
 Task<void> Repair::write_new_blocks(const NewTables& tables) {
   Counting counting = counting_without_tables();
-  counting.first_new = ClusterIndex(tables.first);
-  counting.new_clusters = tables.clusters();
+  counting.first_new = new_snapshots_ ? new_snapshots_->first : ClusterIndex(tables.first);
+  counting.new_clusters = tables.first + tables.clusters() - counting.first_new.value();
   auto write = [this, &tables](uint64_t) { return write_blocks_of_window(tables); };
   auto nothing = [] {};
   co_await checker_.for_each_window(counting, write, nothing);

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "qcow2/check/damaged_image_test.h"
+#include "qcow2/check/incomplete_snapshots_test.h"
 #include "sim/crash_sweep.h"
 #include "sim/fault_sweep.h"
 
@@ -57,6 +58,10 @@ std::vector<PlantedDamage> repairable_damage() {
          t.set_refcount(t.host_of(7), 0);
          t.put(kIncompatibleFeaturesAt, kIncompatibleDirty);
        }},
+      {"incomplete snapshots", &plant_incomplete_snapshots},
+      {"an incomplete snapshot of what is not counted", &plant_incomplete_shared_snapshot},
+      {"incomplete snapshots, and no refcount block behind them",
+       &plant_incomplete_snapshots_before_block_end},
       {"the corrupt bit, and a leak",
        [](T& t) {
          t.set_refcount(t.host_of(7), 2);
@@ -304,19 +309,22 @@ TEST(RepairTest, ACancelledCheckSaysSo) {
 
 // --- failures on the way
 
-// The bytes of a damaged image, and what a guest reads of it.
+// The bytes of a damaged image, what a guest reads of it, and its snapshots.
 struct Patient {
   std::vector<std::byte> bytes;
   std::vector<std::byte> content;
-  size_t hazards;
+  std::vector<Snapshot> snapshots;
+  std::vector<std::string> hazards;
 };
 
 // What could cost a guest its data: all but leaks and flags, which follow refcounts.
-size_t hazards_of(const CheckReport& report) {
-  return static_cast<size_t>(
-      std::count_if(report.messages.begin(), report.messages.end(), [](const std::string& line) {
-        return line.starts_with("ERROR") && line.find("OFLAG_COPIED") == std::string::npos;
-      }));
+std::vector<std::string> hazards_of(const CheckReport& report) {
+  std::vector<std::string> hazards = report.messages;
+  std::erase_if(hazards, [](const std::string& line) {
+    return !line.starts_with("ERROR") || line.find("OFLAG_COPIED") != std::string::npos;
+  });
+  std::ranges::sort(hazards);
+  return hazards;
 }
 
 Patient patient_with(const PlantedDamage& damage) {
@@ -331,6 +339,7 @@ Patient patient_with(const PlantedDamage& damage) {
   patient.bytes.resize(image.disk().size());
   image.disk().peek(0, patient.bytes);
   patient.content = image.content();
+  patient.snapshots = snapshots_of(image);
   patient.hazards = hazards_of(image.check());
   return patient;
 }
@@ -353,11 +362,18 @@ Task<void> expect_no_worse(const World& world, const sim::OpenStorages& open,
   std::vector<std::byte> content = co_await read_disk(world, TestImage(), std::move(open()[0]));
   EXPECT_TRUE(content == patient.content) << "a guest reads something else than before";
   CheckReport left = co_await check_storage(world, std::move(open()[0]), CheckOptions());
-  EXPECT_LE(hazards_of(left), patient.hazards) << all_lines(left);
+  const std::vector<std::string> hazards = hazards_of(left);
+  EXPECT_LE(hazards.size(), patient.hazards.size()) << all_lines(left);
+  // A new snapshot table must not be in use before it is counted.
+  if (!patient.snapshots.empty()) {
+    EXPECT_TRUE(std::ranges::includes(patient.hazards, hazards)) << all_lines(left);
+  }
   CheckReport report = co_await check_storage(world, std::move(open()[0]), repairing());
   EXPECT_EQ(report.corruptions + report.leaks, 0u) << all_lines(report);
   std::vector<std::byte> after = co_await read_disk(world, TestImage(), std::move(open()[0]));
   EXPECT_TRUE(after == patient.content) << "a guest reads something else after the second repair";
+  const SnapshotTable table = co_await load_snapshots(world, std::move(open()[0]));
+  expect_same_but_complete(table.snapshots, patient.snapshots, patient.content.size());
 }
 
 class RepairScenario final : public sim::CrashScenario {

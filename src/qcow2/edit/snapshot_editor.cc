@@ -12,13 +12,6 @@
 #include "qcow2/edit/snapshots.h"
 
 namespace ringdisk::qcow2 {
-namespace {
-
-// In one sector, so that no crash tears them.
-constexpr uint64_t kSnapshotFieldsAt = 60;  // count (4), table (8)
-
-}  // namespace
-
 Task<void> SnapshotEditor::run(const SnapshotEdit& edit) {
   snapshots_ = co_await read_snapshots(tables_.storage(), image_.header, image_.world.diagnostics);
   Result<void> performed = co_await perform(edit).result();
@@ -164,7 +157,7 @@ Task<void> SnapshotEditor::remove(size_t index) {
 Task<void> SnapshotEditor::complete_table() {
   snapshots_ = co_await read_snapshots(tables_.storage(), image_.header, image_.world.diagnostics);
   const bool is_complete = std::ranges::all_of(
-      snapshots_.snapshots, [](const Snapshot& one) { return one.disk_size.has_value(); });
+      snapshots_.snapshots, [](const Snapshot& one) { return one.is_complete(); });
   if (is_complete) co_return;
   Result<void> rewritten = co_await rewrite_table().result();
   if (!rewritten.ok()) co_await tables_.undo();
