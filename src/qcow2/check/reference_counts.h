@@ -39,6 +39,11 @@ class CountCells {
     const Cell* chunk = chunks_[index / kChunkCells].load(std::memory_order_acquire);
     return chunk ? chunk[index % kChunkCells].load(std::memory_order_relaxed) : Word{0};
   }
+  // `index`, or, where its chunk has never been needed, the beginning of the next one.
+  uint64_t skip_absent(uint64_t index) const {
+    const bool is_there = chunks_[index / kChunkCells].load(std::memory_order_acquire) != nullptr;
+    return is_there ? index : (index / kChunkCells + 1) * kChunkCells;
+  }
   Cell& cell(uint64_t index) {
     Cell* chunk = chunks_[index / kChunkCells].load(std::memory_order_acquire);
     if (!chunk) [[unlikely]]
@@ -122,6 +127,14 @@ class ReferenceCounts {
   }
   uint64_t count(ClusterIndex cluster) const { return load(cluster) >> kFlagBits; }
   uint32_t flags(ClusterIndex cluster) const { return load(cluster) & kFlags; }
+
+  // From there on there may be counts; from `cluster` up to there are none.
+  ClusterIndex skip_uncounted(ClusterIndex cluster) const {
+    if (!covers(cluster)) return cluster;
+    const uint64_t index = cluster.value() - first_;
+    return ClusterIndex(first_ +
+                        (narrow_ ? narrow_->skip_absent(index) : wide_->skip_absent(index)));
+  }
 
   // A count did not fit; counts are wrong.
   bool overflowed() const { return overflowed_.load(std::memory_order_relaxed); }
