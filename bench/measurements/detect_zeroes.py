@@ -2,13 +2,14 @@
 """Writes over NBD of which every second 64 KiB are zeros, with detect-zeroes=unmap and without.
 
 nbdcopy writes them all (no extents asked for, no zeros looked for). Shown beside the time: what the
-image takes of its storage afterwards.
+image takes of its storage afterwards. The images are new, so memory is touched before each run
+(convert.py has why).
 """
 import functools
 import random
 
 import peers
-from harness import servers, usage
+from harness import images, servers, usage
 from harness.contest import Contender, Result, alternate, check_at_most, least
 from harness.world import MIB
 
@@ -45,6 +46,7 @@ def _contest(world, source, mode):
 
     def prepare():
         image.unlink(missing_ok=True)
+        images.touch_free_memory(world)
         peers.run([world.path("qemu-img"), "create", "-q", "-f", "qcow2", image,
                    source.stat().st_size])
 
