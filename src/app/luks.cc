@@ -6,6 +6,7 @@
 
 #include <cerrno>
 
+#include "app/create_image.h"
 #include "app/image_command_options.h"
 #include "app/luks_dump.h"
 #include "app/luks_request.h"
@@ -155,22 +156,15 @@ Task<void> make_private_file(LuksRun& run, std::string path) {
   co_await run_blocking(run.world().blocking, make);
 }
 
-// Of a file that we made and could not fill.
-Task<void> remove_file(LuksRun& run, const std::string& path) {
-  auto remove = [&path](Blocking) -> Result<void> {
-    if (unlink(path.c_str()) == 0) return {};
-    return Error::from_errno(errno, "remove");
-  };
-  co_await run_blocking(run.world().blocking, remove);
-}
-
 // use(window) -> Task<void> on a new file of that name, of which nothing stays if that fails.
 template <class F>
 Task<void> on_new_file(LuksRun& run, std::string path, F& use) {
   co_await make_private_file(run, path);
   Result<void> used = co_await on_file(run, path, false, use).result();
-  Result<void> removed;
-  if (!used.ok()) removed = co_await remove_file(run, path).result();
+  if (!used.ok()) {
+    Result<void> removed = co_await remove_file(run.program, path).result();
+    static_cast<void>(removed.ok());  // why it could not be filled says more
+  }
   co_await std::move(used);
 }
 
