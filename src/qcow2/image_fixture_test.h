@@ -192,6 +192,17 @@ inline Task<void> check_test_image(const World& world, TestImage image,
   }
 }
 
+// What stands on the disk; the storage is closed again.
+inline Task<SnapshotTable> snapshots_on(const World& world,
+                                        std::unique_ptr<SharedStorage> storage) {
+  std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(*storage, Shard::current());
+  const Header header = co_await read_header(*access, world.diagnostics);
+  SnapshotTable table = co_await read_snapshots(*access, header, world.diagnostics);
+  access.reset();
+  co_await storage->node->close();
+  co_return std::move(table);
+}
+
 inline sim::ImageFormat test_format(TestImage image) {
   std::shared_ptr<sim::SimDisk> backing;
   if (image.backing_bytes != 0) backing = test_backing_disk(image.backing_bytes);

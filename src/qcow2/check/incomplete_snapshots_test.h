@@ -90,19 +90,8 @@ inline void plant_incomplete_snapshots_before_block_end(DamagedTables& tables) {
   tables.put(geometry.host_offset(geometry.first_cluster_of_block(blocks + 1)).value() - 8, 0);
 }
 
-// What stands on the disk; the storage is closed again.
-inline Task<SnapshotTable> load_snapshots(const World& world,
-                                          std::unique_ptr<SharedStorage> storage) {
-  std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(*storage, Shard::current());
-  const Header header = co_await read_header(*access, world.diagnostics);
-  SnapshotTable table = co_await read_snapshots(*access, header, world.diagnostics);
-  access.reset();
-  co_await storage->node->close();
-  co_return std::move(table);
-}
-
 inline std::vector<Snapshot> snapshots_of(DamagedImage& image) {
-  auto load = [&](Shard&) { return load_snapshots(image.world().world(), image.storage()); };
+  auto load = [&](Shard&) { return snapshots_on(image.world().world(), image.storage()); };
   Result<SnapshotTable> table = image.world().run(load);
   EXPECT_TRUE(table.ok());
   return table.ok() ? table.value().snapshots : std::vector<Snapshot>();

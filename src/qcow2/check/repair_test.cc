@@ -372,7 +372,7 @@ Task<void> expect_no_worse(const World& world, const sim::OpenStorages& open,
   EXPECT_EQ(report.corruptions + report.leaks, 0u) << all_lines(report);
   std::vector<std::byte> after = co_await read_disk(world, TestImage(), std::move(open()[0]));
   EXPECT_TRUE(after == patient.content) << "a guest reads something else after the second repair";
-  const SnapshotTable table = co_await load_snapshots(world, std::move(open()[0]));
+  const SnapshotTable table = co_await snapshots_on(world, std::move(open()[0]));
   expect_same_but_complete(table.snapshots, patient.snapshots, patient.content.size());
 }
 

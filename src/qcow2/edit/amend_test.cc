@@ -41,15 +41,6 @@ Task<Header> header_on(const World& world, std::unique_ptr<SharedStorage> storag
   co_return std::move(header);
 }
 
-Task<SnapshotTable> snapshots_on(const World& world, std::unique_ptr<SharedStorage> storage) {
-  std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(*storage, Shard::current());
-  const Header header = co_await read_header(*access, world.diagnostics);
-  SnapshotTable table = co_await read_snapshots(*access, header, world.diagnostics);
-  access.reset();
-  co_await storage->node->close();
-  co_return std::move(table);
-}
-
 Task<void> take_snapshot(const World& world, std::unique_ptr<SharedStorage> storage) {
   const Drivers drivers;
   const OpenGate gate(world.diagnostics);
