@@ -97,7 +97,7 @@ TEST_F(FileLockTest, TheRefusalNamesTheFileTheLockAndTheWayOut) {
   EXPECT_NE(text.find(file_.path()), std::string::npos) << text;
   EXPECT_NE(text.find("is in use by another program"), std::string::npos) << text;
   EXPECT_NE(text.find("\"write\" lock"), std::string::npos) << text;
-  EXPECT_NE(text.find("-U"), std::string::npos) << text;
+  EXPECT_NE(text.find("use -U to read it anyway"), std::string::npos) << text;
   close(*holder.value());
 }
 
@@ -113,7 +113,7 @@ TEST_F(FileLockTest, WhoCannotShareIsNotToldTo) {
   ASSERT_FALSE(other.ok());
   const std::string text = text_of(other.error());
   EXPECT_NE(text.find("end that program first"), std::string::npos) << text;
-  EXPECT_EQ(text.find("-U"), std::string::npos) << text;
+  EXPECT_EQ(text.find("use -U"), std::string::npos) << text;
   close(*holder.value());
 }
 
