@@ -238,7 +238,6 @@ class Qcow2EncryptionTest(encrypted.EncryptedCase):
         self.require_refused("compressed", "convert", "-c", *self.objects(), "-O", "qcow2", "-o",
                              self.options(), self.raw, self.image)
         self.ringdisk_makes()
-        self.require_refused("compact", "compact", self.image)
         self.require_refused("encryption", "amend", "-o", "compat=0.10", self.image)
         self.require_refused("needs a passphrase", "convert", "-O", "raw", self.image, self.copy)
         self.require_refused("key slot", "convert", *self.objects("wrong"), "-O", "raw",

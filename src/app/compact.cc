@@ -29,9 +29,13 @@ struct Compaction {
 
 Task<void> compact_once(Program& program, ImageFile& image, CancelToken cancel,
                         Compaction& compaction) {
-  auto note = [&compaction](CompactProgress progress) { compaction.progress = progress; };
   Graph graph = program.graph();
-  compaction.report = co_await image.admin->compact(graph, std::move(image.storage), cancel, note);
+  CompactRequest request;
+  request.options = std::move(image.options);
+  request.cancel = cancel;
+  request.on_progress = [&compaction](CompactProgress progress) { compaction.progress = progress; };
+  compaction.report =
+      co_await image.admin->compact(graph, std::move(image.storage), std::move(request));
 }
 
 Task<void> compact_watched(Program& program, const Arguments& arguments, ImageFile& image,
@@ -104,10 +108,13 @@ Command compact_command() {
       "is\n"
       "whole, and what was gained stays gained. What cannot be moved is named; the file ends "
       "behind\n"
-      "it.\n";
+      "it. The content of an encrypted image is enciphered anew where it is moved to, so a "
+      "passphrase\n"
+      "is needed.\n";
   command.examples =
       "  ringdisk compact -p disk.qcow2\n"
-      "  ringdisk compact --output=json disk.qcow2\n";
+      "  ringdisk compact --output=json disk.qcow2\n"
+      "  ringdisk compact --key-file=key disk.qcow2\n";
   command.options = kOptions;
   command.when_interrupted = ": the image is whole; run it again to gain the rest";
   command.run = &run;

@@ -6,6 +6,7 @@
 
 #include "app/json_name.h"
 #include "base/diagnostics.h"
+#include "block/described_backing.h"
 #include "runtime/blocking_pool.h"
 #include "runtime/shard.h"
 
@@ -22,6 +23,13 @@ Task<ByteCount> open_with_options(Graph& graph, ImageName name, OpenMode mode) {
   const ByteCount size = device->size();
   co_await device->close();
   co_return size;
+}
+
+// Without what Graph::open takes for itself.
+Result<Options> options_of_format(Options options, Diagnostics& diagnostics) {
+  RETURN_IF_ERROR(take_policy(options, DevicePolicy(), diagnostics));
+  RETURN_IF_ERROR(take_described_backing(options, diagnostics));
+  return options;
 }
 
 Task<void> find_format(Program& program, Graph& graph, ImageFile& image) {
@@ -117,6 +125,7 @@ Task<ImageFile> open_image_file(Program& program, ImageName name, OpenMode mode)
   if (!image.format.empty()) image.admin = co_await program.find_admin(image.format);
   if (!parts.options.empty()) {
     image.described_size = co_await open_with_options(graph, std::move(name), mode);
+    image.options = co_await options_of_format(std::move(parts.options), program.diagnostics());
   }
   const std::string storage_driver = parts.storage.get("driver").value_or("");
   image.storage = co_await graph.open_storage(std::move(parts.storage), mode);

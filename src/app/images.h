@@ -42,6 +42,7 @@ struct ImageFile {
   FormatAdmin* admin = nullptr;
   std::unique_ptr<SharedStorage> storage;
   std::optional<ByteCount> described_size;  // of the disk, where options may change it
+  Options options;  // the format's own, of the description; its driver has seen them
 };
 Task<ImageFile> open_image_file(Program& program, ImageName name, OpenMode mode);
 

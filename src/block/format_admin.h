@@ -117,6 +117,12 @@ struct CompactProgress {
   uint64_t done = 0, total = 0;  // clusters
 };
 
+struct CompactRequest {
+  Options options;  // the format's own, of the image's description: what opens an encrypted one
+  CancelToken cancel;
+  std::function<void(CompactProgress)> on_progress;  // may be empty; on the calling shard
+};
+
 // What a compaction did.
 struct CompactReport {
   uint64_t bytes_before = 0, bytes_after = 0;  // of the file, up to what is in use
@@ -193,10 +199,9 @@ class FormatAdmin {
   virtual Task<void> amend(Graph& graph, AmendRequest request);
   // Moves what lies at the end of the image's file into holes, and cuts the file; the storage is
   // handled as above. A cancel ends it early, with what was gained till then. kUnsupported: the
-  // format has no holes. `on_progress`, which may be empty, is called on the calling shard.
+  // format has no holes. Of an encrypted image content moves, so it needs a passphrase.
   virtual Task<CompactReport> compact(Graph& graph, std::unique_ptr<SharedStorage> storage,
-                                      CancelToken cancel,
-                                      std::function<void(CompactProgress)> on_progress);
+                                      CompactRequest request);
   // nullopt: this format has nothing to check (qemu-img exit code 63). Writes only to repair, and
   // then in an order in which the image is no worse at any moment. kCancelled when `cancel` was.
   // `on_progress`, which may be empty, is called on the calling shard.
@@ -269,8 +274,8 @@ inline Task<CompactReport> refuse_to_compact(Graph& graph, std::unique_ptr<Share
 }  // namespace format_admin_internal
 
 inline Task<CompactReport> FormatAdmin::compact(Graph& graph,
-                                                std::unique_ptr<SharedStorage> storage, CancelToken,
-                                                std::function<void(CompactProgress)>) {
+                                                std::unique_ptr<SharedStorage> storage,
+                                                CompactRequest) {
   return format_admin_internal::refuse_to_compact(
       graph, std::move(storage),
       "the format '" + std::string(name()) + "' has no holes that could be filled");

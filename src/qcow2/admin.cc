@@ -140,10 +140,9 @@ class Qcow2Admin final : public FormatAdmin {
     return qcow2::amend_image(graph, std::move(request), encryption_);
   }
   Task<CompactReport> compact(Graph& graph, std::unique_ptr<SharedStorage> storage,
-                              CancelToken cancel,
-                              std::function<void(CompactProgress)> on_progress) override {
-    return qcow2::compact_image(graph, std::move(storage), qcow2::CompactLimits(), cancel,
-                                std::move(on_progress));
+                              CompactRequest request) override {
+    return qcow2::compact_image(graph, std::move(storage), qcow2::CompactLimits(),
+                                std::move(request), encryption_);
   }
   Task<void> edit_bitmaps(Graph& graph, std::unique_ptr<SharedStorage> storage,
                           std::vector<BitmapEdit> edits) override {

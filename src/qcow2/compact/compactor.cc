@@ -41,7 +41,7 @@ uint64_t Compactor::image_bytes() const {
 }
 
 Task<CompactReport> Compactor::run() {
-  co_await refuse_encrypted();
+  CHECK(!parts_.image.header.is_encrypted() || parts_.image.data);
   co_await refuse_damaged_bitmaps();
   co_await space_.survey();
   // Then no refcount is to be trusted.
@@ -63,14 +63,6 @@ Task<CompactReport> Compactor::run() {
   report_.bytes_after = image_bytes();
   report_.is_cancelled = cancel_.is_cancelled();
   co_return std::move(report_);
-}
-
-// Clusters are moved as they are, and would read as noise at another place.
-Result<void> Compactor::refuse_encrypted() const {
-  if (!parts_.image.header.is_encrypted()) return {};
-  const Error error = Error::of(ErrorKind::kUnsupported, "compact");
-  return parts_.image.world.diagnostics.explain(
-      error, parts_.image.node_id(), "an encrypted image cannot be compacted; convert it");
 }
 
 // What they point at cannot be told, so it cannot be moved, nor be left where it is.

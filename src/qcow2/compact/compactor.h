@@ -49,7 +49,6 @@ class Compactor {
   Task<CompactReport> run();
 
  private:
-  Result<void> refuse_encrypted() const;
   Result<void> refuse_damaged_bitmaps() const;
   Task<void> run_passes();
   Task<uint64_t> clusters_without_hole(const TailRoots& roots);

@@ -29,11 +29,13 @@ constexpr uint64_t kZeroGranuleMax = 64 * limits::kKiB;
 template <class Piece>
 class CopyLane {
  public:
-  CopyLane(const Image& image, const std::vector<Piece>& pieces, std::atomic<size_t>& next)
-      : image_(image), pieces_(pieces), next_(next) {}
+  CopyLane(const Image& image, const std::vector<Piece>& pieces, bool is_ciphered,
+           std::atomic<size_t>& next)
+      : image_(image), pieces_(pieces), is_ciphered_(is_ciphered), next_(next) {}
 
   Task<void> run(Shard& shard) {
-    std::unique_ptr<StorageAccess> storage = co_await StorageAccess::open(*image_.storage, shard);
+    SharedStorage& bytes = is_ciphered_ ? image_.data_storage() : *image_.storage;
+    std::unique_ptr<StorageAccess> storage = co_await StorageAccess::open(bytes, shard);
     auto one = [this, &shard, &storage](size_t) { return work(shard, *storage); };
     co_await when_all(kCopiesPerShard, one);
   }
@@ -56,6 +58,10 @@ class CopyLane {
 
   Task<void> copy(StorageAccess& storage, const Piece& piece, MutableBytes bytes) {
     co_await storage.read(HostOffset(piece.from), MutableBuffers(bytes));
+    if (is_ciphered_) {
+      co_await storage.write(HostOffset(piece.to), ConstBuffers(Bytes(bytes)));
+      co_return;
+    }
     const uint64_t granule =
         std::clamp(image_.geometry.cluster_size(), kZeroGranuleMin, kZeroGranuleMax);
     for (size_t done = 0; done < bytes.size();) {
@@ -73,6 +79,7 @@ class CopyLane {
 
   const Image& image_;
   const std::vector<Piece>& pieces_;
+  const bool is_ciphered_;  // zeros are bytes as all others, and leave no hole
   std::atomic<size_t>& next_;
 };
 
@@ -125,7 +132,8 @@ Task<void> TailMover::prepare(std::span<const TailMove> batch, size_t& raised) {
     ++raised;
   }
   const std::vector<Piece> pieces = pieces_of(batch);
-  co_await copy(pieces);
+  const bool ciphered = is_ciphered(batch.front());
+  co_await copy(pieces, ciphered);
   co_await parts_.write_back.flush();
 }
 
@@ -194,10 +202,12 @@ Task<void> TailMover::lower(const TailMove& move, uint64_t place) {
 
 // --- bytes
 
-// What lies side by side before and after is copied at once. Streams may overlap by a sector.
-std::vector<TailMover::Piece> TailMover::pieces_of(std::span<const TailMove> batch) {
+// What lies side by side before and after is copied at once. Streams may overlap by a sector. A
+// kept place that is ciphered would be filled with noise, where it may be a hole of the file.
+std::vector<TailMover::Piece> TailMover::pieces_of(std::span<const TailMove> batch) const {
   std::vector<Piece> pieces;
   for (const TailMove& move : batch) {
+    if (move.is_kept && is_ciphered(move)) continue;
     uint64_t from = move.from;
     const uint64_t end = move.from + move.length;
     if (!pieces.empty()) {
@@ -219,12 +229,12 @@ std::vector<TailMover::Piece> TailMover::pieces_of(std::span<const TailMove> bat
   return pieces;
 }
 
-Task<void> TailMover::copy(const std::vector<Piece>& pieces) {
+Task<void> TailMover::copy(const std::vector<Piece>& pieces, bool is_ciphered) {
   const auto& shards = parts_.image.world.shards;
   const size_t lanes = std::clamp<size_t>(pieces.size() / kPiecesPerLaneMin, 1, shards.size());
   const uint32_t own = Shard::current().index();
   std::atomic<size_t> next{0};
-  CopyLane<Piece> lane(parts_.image, pieces, next);
+  CopyLane<Piece> lane(parts_.image, pieces, is_ciphered, next);
   auto one = [&](size_t index) {
     Shard& shard = *shards[(own + index) % shards.size()];
     auto there = [&lane, &shard] { return lane.run(shard); };

@@ -13,6 +13,9 @@
 // with the refcount of all: too high, which is a leak. The refcounts of 3 reach the disk with the
 // flush of the next batch. A batch is of one kind, so that no table is moved while a pointer in it
 // is rewritten.
+//
+// Guest data of an encrypted image is read and written through the view that deciphers it: its
+// bytes depend on where they lie. Everything else is copied as it is.
 #pragma once
 
 #include <functional>
@@ -52,8 +55,11 @@ class TailMover {
   Task<void> load(ClusterIndex cluster);
   Task<void> set_refcounts(ClusterRun run, uint64_t refcount);
 
-  static std::vector<Piece> pieces_of(std::span<const TailMove> batch);
-  Task<void> copy(const std::vector<Piece>& pieces);
+  bool is_ciphered(const TailMove& move) const {
+    return move.kind == TailKind::kData && parts_.image.header.is_encrypted();
+  }
+  std::vector<Piece> pieces_of(std::span<const TailMove> batch) const;
+  Task<void> copy(const std::vector<Piece>& pieces, bool is_ciphered);
 
   Task<void> rewrite(std::span<const TailMove> batch);
 

@@ -160,12 +160,16 @@ void TailPlanner::gather(const TailScan& scan) {
   const std::vector<TailPointer>& pointers = scan.pointers();
   for (size_t first = 0, next = 0; first < pointers.size(); first = next) {
     const TailPointer& one = pointers[first];
+    bool is_kept = one.is_kept;
     for (next = first + 1; next < pointers.size(); ++next) {
       const TailPointer& other = pointers[next];
       if (other.kind != one.kind || other.target != one.target || other.length != one.length) break;
+      is_kept = is_kept && other.is_kept;
     }
-    const TailMove move{one.target, 0, one.length, first, next - first, one.kind};
-    if (needs_a_run(one, geometry_)) {
+    const TailMove move{one.target, 0, one.length, first, next - first, one.kind, is_kept};
+    if (one.kind == TailKind::kEncryptionHeader) {
+      leave_encryption_header(one);
+    } else if (needs_a_run(one, geometry_)) {
       place_tables(pointers, first, next - first);
     } else if (stays(one.target, one.length)) {
       continue;
@@ -193,12 +197,24 @@ void TailPlanner::place_tables(const std::vector<TailPointer>& pointers, size_t 
     plan_.moves.push_back({table.target, room->to, table.length, first, count, table.kind});
     return;
   }
-  for (uint64_t at = table.target; at < table.end(); at += geometry_.cluster_size()) {
-    if (is_in_tail(cluster_of(at))) stays_[cluster_of(at) - first_] = true;
-  }
+  leave_where_it_is(table);
   if (cluster_of(table.target) < space_.dense_end()) return;
   plan_.stuck_clusters += geometry_.clusters_of(table.length);
   note_stays(name_of(table.kind), table.target);
+}
+
+void TailPlanner::leave_where_it_is(const TailPointer& table) {
+  for (uint64_t at = table.target; at < table.end(); at += geometry_.cluster_size()) {
+    if (is_in_tail(cluster_of(at))) stays_[cluster_of(at) - first_] = true;
+  }
+}
+
+void TailPlanner::leave_encryption_header(const TailPointer& header) {
+  leave_where_it_is(header);
+  if (cluster_of(header.target) < space_.dense_end()) return;
+  if (plan_.obstacles.size() >= kObstaclesMax) return;
+  plan_.obstacles.push_back("the encryption header at byte " + std::to_string(header.target) +
+                            " is not moved, or a copy of its key slots would be left behind");
 }
 
 // A block of which nothing is left is taken out of the table at the end (HostSpace).

@@ -7,6 +7,8 @@
 //   a compressed      byte by byte behind its neighbour, into holes as long as they are; the sector
 //   cluster's stream  that two streams share stays shared, and offsets within sectors stay
 //   a refcount block  into a hole, unless nothing will be left that it counts
+//   the encryption    stays: a copy of its key slots would be left behind in the hole that it made,
+//   header            which no later change of them reaches (decision 0015)
 //
 // What cannot be moved stays, and the file ends behind it: a cluster whose refcount is higher than
 // what is known to point at it (a leak, or a feature that nobody here knows), and what no hole
@@ -30,6 +32,7 @@ struct TailMove {
   size_t first_pointer = 0;
   size_t pointers = 0;
   TailKind kind = TailKind::kData;
+  bool is_kept = false;  // nobody sees what the place holds
 };
 
 struct BlockMove {
@@ -85,6 +88,8 @@ class TailPlanner {
 
   void gather(const TailScan& scan);
   void place_tables(const std::vector<TailPointer>& pointers, size_t first, size_t count);
+  void leave_where_it_is(const TailPointer& table);
+  void leave_encryption_header(const TailPointer& header);
   Task<void> gather_blocks();
   bool counts_only_what_leaves(uint64_t block) const;
   void place_pieces();

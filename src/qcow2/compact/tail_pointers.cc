@@ -235,6 +235,8 @@ class TailScan::Lane {
     } else {
       pointer.target = entry.host().value();
       pointer.length = static_cast<uint32_t>(geometry.cluster_size());
+      pointer.is_kept =
+          kind == EntryKind::kZero || (kind == EntryKind::kSubclusters && entry.allocated() == 0);
     }
     return scan_.note(pointer, found_, found_max_);
   }

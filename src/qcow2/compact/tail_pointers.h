@@ -33,6 +33,7 @@ enum class TailKind : uint8_t {
   kL1Table,      // of the disk or a snapshot
   kSnapshotTable,
   kBitmapDirectory,
+  kEncryptionHeader,  // stays where it is (tail_plan.h)
 };
 
 // Eight bytes of the file, a big-endian number, that name a place.
@@ -43,6 +44,7 @@ struct TailPointer {
   uint32_t length = 0;  // bytes that are named; a whole number of clusters but for kStream
   uint32_t count = 1;   // L1 tables that lead here
   TailKind kind = TailKind::kData;
+  bool is_kept = false;  // kData: reads as zeros all of it, whatever the place holds
 
   uint64_t end() const { return target + length; }
 };
@@ -56,7 +58,8 @@ struct TailRoots {
 };
 // Of a table that fits a cluster any hole will do.
 inline bool needs_a_run(const TailPointer& pointer, const Geometry& geometry) {
-  return pointer.kind != TailKind::kStream && pointer.length > geometry.cluster_size();
+  return pointer.kind != TailKind::kStream && pointer.kind != TailKind::kEncryptionHeader &&
+         pointer.length > geometry.cluster_size();
 }
 Task<TailRoots> read_tail_roots(HomeParts parts);
 // "the L1 table", for people.

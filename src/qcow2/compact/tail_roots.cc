@@ -33,6 +33,8 @@ const char* name_of(TailKind kind) {
       return "the snapshot table";
     case TailKind::kBitmapDirectory:
       return "the bitmap directory";
+    case TailKind::kEncryptionHeader:
+      return "the encryption header";
   }
   UNREACHABLE("no such kind");
 }
@@ -65,6 +67,13 @@ void add_bitmaps(TailRoots& roots) {
       extension->place + kBitmapDirectoryAt);
 }
 
+void add_encryption_header(TailRoots& roots) {
+  const std::optional<HostRange> header = roots.header.encryption_header();
+  if (!header) return;
+  const HeaderExtension* extension = roots.header.find_extension(ExtensionType::kEncryptionHeader);
+  add(roots, TailKind::kEncryptionHeader, header->offset, header->length.value(), extension->place);
+}
+
 }  // namespace
 
 Task<TailRoots> read_tail_roots(HomeParts parts) {
@@ -86,6 +95,7 @@ Task<TailRoots> read_tail_roots(HomeParts parts) {
   add(roots, TailKind::kSnapshotTable, header.snapshot_table, roots.snapshots.length,
       kSnapshotTableAt);
   add_bitmaps(roots);
+  add_encryption_header(roots);
   co_return std::move(roots);
 }
 

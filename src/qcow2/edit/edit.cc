@@ -9,11 +9,19 @@
 
 namespace ringdisk::qcow2 {
 
-Task<void> edit_image(Graph& graph, std::unique_ptr<SharedStorage> storage, const ImageEdit& edit,
-                      OpenMode mode) {
-  mode.no_backing = mode.metadata_only = true;
-  FormatOpening opening{graph.world(), graph, std::move(storage), "", mode, Options()};
-  const FormatDriver driver = qcow2_driver();
+Task<void> edit_image(Graph& graph, std::unique_ptr<SharedStorage> storage, const ImageEdit& edit) {
+  OpenMode mode;
+  mode.metadata_only = true;
+  EditOpening opening(mode, Options(), nullptr);
+  return edit_image_with_data(graph, std::move(storage), edit, std::move(opening));
+}
+
+Task<void> edit_image_with_data(Graph& graph, std::unique_ptr<SharedStorage> storage,
+                                const ImageEdit& edit, EditOpening how) {
+  how.mode.no_backing = true;
+  FormatOpening opening{graph.world(),         graph, std::move(storage), "", how.mode,
+                        std::move(how.options)};
+  const FormatDriver driver = qcow2_driver(how.encryption);
   OpenedFormat opened = co_await driver.open(std::move(opening));
   auto& node = static_cast<Qcow2Node&>(*opened.node);
   Result<void> edited = co_await node.edit(edit).result();
