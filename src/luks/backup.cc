@@ -41,6 +41,16 @@ bool is_of_same_volume(const LuksHeader& one, const LuksHeader& other) {
   return ours.segments.front().offset == theirs.segments.front().offset;
 }
 
+// What a header requires says in which state the data is, above all how far re-encryption has come;
+// the data of today is in another one, for all we know.
+Result<void> check_restorable(const LuksHeader& backup, const Refusal& refusal) {
+  if (!backup.luks2 || backup.luks2->metadata.requirements.empty()) return {};
+  return refusal(ErrorKind::kDenied,
+                 "the backup requires '" + backup.luks2->metadata.requirements.front() +
+                     "' of whoever opens it, as while re-encryption is under way, and may not "
+                     "fit the data any more; '--force' restores it all the same");
+}
+
 Task<void> check_replaceable(const World& world, HeaderWindow target, const LuksHeader& backup) {
   Result<LuksHeader> there = co_await read_header(world, target).result();
   const Refusal refusal = target.refusal(world);
@@ -82,8 +92,12 @@ Task<void> backup_header(const World& world, HeaderWindow source, HeaderWindow t
 Task<void> restore_header(const World& world, HeaderWindow backup, HeaderWindow target,
                           bool force) {
   LuksHeader header = co_await read_header(world, backup);
-  if (!force) co_await check_replaceable(world, target, header);
+  if (!force) {
+    co_await check_restorable(header, backup.refusal(world));
+    co_await check_replaceable(world, target, header);
+  }
   const HostOffset end(header_extent(header).value());
+  co_await target.admit(world, HostRange::between(HostOffset(0), end));
   const ByteCount front(kFrontBytes);
   const HostOffset second(header.luks2 ? header.luks2->binary.header_bytes : 0);
   co_await invalidate_header(world, target);

@@ -16,8 +16,9 @@ ByteCount header_extent(const LuksHeader& header);
 Task<void> backup_header(const World& world, HeaderWindow source, HeaderWindow target);
 
 // Copies the header in `backup` to `target`, durably. kDenied, and nothing is changed, where the
-// header that is in `target` is of another volume, or none is there, and not `force`: with another
-// key the data there would be lost. After a crash there is no header in `target` or the new one.
+// header that is in `target` is of another volume, or none is there, or the backup has
+// requirements, and not `force`: with another key the data there would be lost. kNoSpace, likewise,
+// where `target` is too small. After a crash there is no header in `target` or the new one.
 Task<void> restore_header(const World& world, HeaderWindow backup, HeaderWindow target, bool force);
 
 }  // namespace ringdisk::luks

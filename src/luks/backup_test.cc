@@ -88,6 +88,59 @@ TEST_P(Backups, OfNoHeaderAreRefused) {
   EXPECT_EQ(volume.slot_of("first passphrase"), 0);
 }
 
+TEST(Backup, WithRequirementsNeedsForce) {
+  TestVolume volume(2);
+  sim::SimDisk file(sim::SimDiskOptions::file(), 5);
+  auto back_up = [&](HeaderWindow source) -> Task<void> {
+    return [](const World& world, sim::SimDisk& target, HeaderWindow from) -> Task<void> {
+      LuksHeader header = co_await read_header(world, from);
+      const Json before = header.luks2->json;
+      Json requirements = parse_json(R"({"mandatory":["online-reencrypt-v2"]})").value();
+      header.luks2->json.find("config")->set("requirements", std::move(requirements));
+      co_await write_luks2_header(world, from, *header.luks2);
+      auto inner = [&](HeaderWindow to) { return backup_header(world, from, to); };
+      co_await use_header(header_storage(target), inner);
+      header.luks2->json = before;
+      co_await write_luks2_header(world, from, *header.luks2);
+    }(volume.world(), file, source);
+  };
+  ASSERT_TRUE(volume.run(back_up).ok());
+  auto restore = [&](bool force) {
+    auto use = [&](HeaderWindow target) -> Task<void> {
+      return
+          [](const World& world, sim::SimDisk& source, HeaderWindow to, bool forced) -> Task<void> {
+            auto inner = [&](HeaderWindow from) { return restore_header(world, from, to, forced); };
+            co_await use_header(header_storage(source), inner);
+          }(volume.world(), file, target, force);
+    };
+    return volume.run(use);
+  };
+  const Result<void> refused = restore(false);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().kind, ErrorKind::kDenied);
+  EXPECT_THAT(volume.text_of(refused), HasSubstr("the backup requires 'online-reencrypt-v2'"));
+  EXPECT_EQ(volume.slot_of("first passphrase"), 0);
+  EXPECT_TRUE(restore(true).ok());
+}
+
+TEST(Backup, IsNotRestoredWhereItHasNoRoom) {
+  TestVolume volume(2);
+  sim::SimDisk file(sim::SimDiskOptions::file(), 5);
+  auto use = [&](HeaderWindow source) -> Task<void> {
+    return [](const World& world, sim::SimDisk& target, HeaderWindow from) -> Task<void> {
+      auto inner = [&](HeaderWindow to) { return backup_header(world, from, to); };
+      co_await use_header(header_storage(target), inner);
+      const HeaderWindow small(from.storage(), HostOffset(0), ByteCount(64 << 10));
+      auto back = [&](HeaderWindow backup) { return restore_header(world, backup, small, true); };
+      Result<void> restored = co_await use_header(header_storage(target), back).result();
+      EXPECT_FALSE(restored.ok());
+      EXPECT_EQ(restored.error().kind, ErrorKind::kNoSpace);
+    }(volume.world(), file, source);
+  };
+  ASSERT_TRUE(volume.run(use).ok());
+  EXPECT_EQ(volume.slot_of("first passphrase"), 0) << "the header there was destroyed first";
+}
+
 // --- the power fails while a header is restored
 
 // `disk` has the first passphrase, then the backup is taken, then it has the second.

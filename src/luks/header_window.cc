@@ -15,10 +15,11 @@ ByteCount HeaderWindow::size() const {
 }
 
 Result<void> HeaderWindow::admit(const World& world, HostRange range) const {
-  if (!length_ || range.end().value() <= length_->value()) return {};
+  const bool has_end = length_ || !storage_->limits().grows;
+  if (!has_end || range.end().value() <= size().value()) return {};
   return refusal(world)(ErrorKind::kNoSpace,
                         "the LUKS header needs " + std::to_string(range.end().value()) +
-                            " bytes; there is room for " + std::to_string(length_->value()));
+                            " bytes; there is room for " + std::to_string(size().value()));
 }
 
 Task<void> HeaderWindow::read(const World& world, HostOffset at, MutableBytes target) const {

@@ -31,15 +31,16 @@ class HeaderWindow {
   // Of the storage; within the window.
   Task<StorageExtent> find_extent(HostRange range) const;
 
+  // kNoSpace where the window, or a storage that does not grow, cannot hold the range. Each write
+  // asks; who destroys something before he writes asks first.
+  Result<void> admit(const World& world, HostRange range) const;
+
   Refusal refusal(const World& world) const {
     return Refusal(world.diagnostics, storage_->node_id());
   }
   StorageAccess& storage() const { return *storage_; }
 
  private:
-  // kNoSpace where the window cannot hold it.
-  Result<void> admit(const World& world, HostRange range) const;
-
   StorageAccess* storage_;
   HostOffset start_;
   std::optional<ByteCount> length_;
