@@ -84,6 +84,8 @@ std::string slot_as_text(const luks::Luks2Slot& recorded) {
     text += kdf_as_text(slot.kdf);
     text += inner_line("AF stripes", number(luks::kStripes));
     text += inner_line("AF hash", std::string(name_of(slot.af_hash)));
+  } else {
+    text += inner_line("Unusable", recorded.unusable);
   }
   text += inner_line("Area offset", number(slot.area.value()) + " [bytes]");
   text += inner_line("Area length", number(slot.area_size.value()) + " [bytes]");
@@ -128,18 +130,17 @@ std::string luks2_as_text(const luks::Luks2Header& header) {
   text += "Digests:\n";
   for (const luks::Luks2Digest& digest : metadata.digests) {
     text += "  " + number(digest.digest.number) + ": " + shown(digest.type) + "\n";
-    if (!digest.is_usable()) continue;
+    if (!digest.is_usable()) {
+      text += inner_line("Unusable", digest.unusable);
+      continue;
+    }
     text += inner_line("Hash", std::string(name_of(digest.digest.kdf.hash)));
     text += inner_line("Iterations", number(digest.digest.kdf.iterations));
   }
   return text;
 }
 
-void slot_as_json(const luks::KeySlot& slot, std::string_view type, JsonText& json) {
-  json.begin_object();
-  json.key("slot"), json.number(slot.number);
-  json.key("type"), json.text(type);
-  json.key("key-bits"), json.number(slot.key_bytes * 8);
+void kdf_as_json(const luks::KeySlot& slot, JsonText& json) {
   json.key("kdf"), json.text(name_of(slot.kdf.kind));
   json.key("iterations"), json.number(slot.kdf.iterations);
   if (slot.kdf.kind == KdfKind::kPbkdf2) {
@@ -149,6 +150,20 @@ void slot_as_json(const luks::KeySlot& slot, std::string_view type, JsonText& js
     json.key("threads"), json.number(slot.kdf.lanes);
   }
   json.key("area-cipher"), json.text(slot.area_cipher.to_text());
+}
+
+// `unusable`: why this program cannot open it; empty where it can.
+void slot_as_json(const luks::KeySlot& slot, std::string_view type, std::string_view unusable,
+                  JsonText& json) {
+  json.begin_object();
+  json.key("slot"), json.number(slot.number);
+  json.key("type"), json.text(type);
+  json.key("key-bits"), json.number(slot.key_bytes * 8);
+  if (unusable.empty()) {
+    kdf_as_json(slot, json);
+  } else {
+    json.key("unusable"), json.text(unusable);
+  }
   json.key("area-offset"), json.number(slot.area.value());
   json.key("area-size"), json.number(slot.area_size.value());
   json.end_object();
@@ -168,7 +183,7 @@ void luks1_as_json(const luks::Luks1Header& header, JsonText& json) {
   json.key("sector-size"), json.number(512);
   json.key("payload-offset"), json.number(facts.payload_offset.value());
   json.key("keyslots"), json.begin_array();
-  for (const luks::KeySlot& slot : facts.slots) slot_as_json(slot, "luks1", json);
+  for (const luks::KeySlot& slot : facts.slots) slot_as_json(slot, "luks1", "", json);
   json.end_array();
 }
 
@@ -189,7 +204,7 @@ void luks2_as_json(const luks::Luks2Header& header, JsonText& json) {
   if (header.bad_copy) json.key("damage"), json.text(header.damage);
   json.key("keyslots"), json.begin_array();
   for (const luks::Luks2Slot& recorded : metadata.slots) {
-    slot_as_json(recorded.slot, recorded.type, json);
+    slot_as_json(recorded.slot, recorded.type, recorded.unusable, json);
   }
   json.end_array();
 }

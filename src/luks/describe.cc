@@ -71,6 +71,7 @@ DescribedField luks2_slots(const Luks2Metadata& metadata) {
       }
     } else {
       field.children.push_back(text_field("type", one.type));
+      field.children.push_back(text_field("unusable", one.unusable));
     }
     field.children.push_back(number_field("key-offset", one.slot.area.value()));
     slots.children.push_back(std::move(field));

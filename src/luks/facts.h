@@ -11,6 +11,13 @@
 
 namespace ringdisk::luks {
 
+// A key slot that is in use, but not by this program, and why.
+struct UnusableSlot {
+  uint32_t number = 0;
+  std::string why;
+  bool is_of_volume = false;  // else it holds some other key, which no passphrase opens this with
+};
+
 struct VolumeFacts {
   uint32_t version = 0;
   std::string uuid;
@@ -22,6 +29,7 @@ struct VolumeFacts {
   bool allow_discards = false;
   VolumeDigest digest;
   std::vector<KeySlot> slots;  // in use, by number
+  std::vector<UnusableSlot> unusable_slots;
   uint32_t slots_max = 0;
 
   const KeySlot* find_slot(uint32_t number) const {

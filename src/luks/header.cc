@@ -4,8 +4,10 @@
 
 #include <algorithm>
 
+#include "base/endian.h"
 #include "base/log.h"
 #include "crypto/random_bytes.h"
+#include "luks/text_field.h"
 
 namespace ringdisk::luks {
 namespace {
@@ -25,18 +27,25 @@ struct ReadCopy {
   Luks2Binary binary;
   Json json;
   Luks2Metadata metadata;
+  // It is as it was written, but not for us; there is no JSON then.
+  std::optional<Error> unreadable;
 };
 
 Result<ReadCopy> parse_copy(Luks2Binary binary, Bytes bytes, const Refusal& refusal) {
   RETURN_IF_ERROR(check_luks2_checksum(binary, bytes, refusal));
   ASSIGN_OR_RETURN(const std::string_view text, luks2_json_text(bytes, refusal));
-  Result<Json> json = parse_json(text);
-  if (!json.ok()) {
-    return refusal.because(json.error(),
-                           "the metadata of the LUKS2 header is no JSON, or is "
-                           "larger than any that is needed");
-  }
   ReadCopy copy;
+  Result<Json> json = parse_json(text);
+  if (!json.ok() && json.error().kind == ErrorKind::kLimit) {
+    copy.unreadable = refusal.because(
+        json.error(), "the metadata of the LUKS2 header is larger than any that is needed");
+    copy.binary = std::move(binary);
+    return copy;
+  }
+  // cryptsetup takes no white space in front of it.
+  if (!json.ok() || !text.starts_with('{')) {
+    return refusal.corrupt("the metadata of the LUKS2 header is no JSON");
+  }
   copy.json = std::move(json).value();
   ASSIGN_OR_RETURN(copy.metadata, read_luks2_metadata(copy.json, binary.header_bytes, refusal));
   copy.binary = std::move(binary);
@@ -59,7 +68,8 @@ Task<ReadCopy> read_copy(const World& world, HeaderWindow window, Luks2Copy whic
   co_return parse_copy(std::move(binary), bytes, refusal);
 }
 
-// The second copy where the first one does not tell its place: at one of nine.
+// The second copy where the first one does not tell its place: at one of nine. What is wrong with
+// one says more than that there is no first one.
 Task<ReadCopy> find_second_copy(const World& world, HeaderWindow window, Error otherwise) {
   for (uint64_t at = kLuks2HeaderBytesMin; at <= kLuks2HeaderBytesMax; at *= 2) {
     if (at + kFrontBytes > window.size().value()) break;
@@ -67,11 +77,14 @@ Task<ReadCopy> find_second_copy(const World& world, HeaderWindow window, Error o
     if (copy.ok()) co_return std::move(copy);
     // A file that cannot be read is not a file without a header.
     if (copy.error().kind == ErrorKind::kIo) co_return copy.error();
+    const bool is_there = copy.error().kind != ErrorKind::kInvalid;
+    if (is_there && otherwise.kind == ErrorKind::kInvalid) otherwise = copy.error();
   }
   co_return otherwise;
 }
 
-Luks2Header take(ReadCopy copy) {
+Result<Luks2Header> take(ReadCopy copy) {
+  if (copy.unreadable) return *copy.unreadable;
   Luks2Header header;
   header.binary = std::move(copy.binary);
   header.json = std::move(copy.json);
@@ -80,10 +93,11 @@ Luks2Header take(ReadCopy copy) {
 }
 
 // Of two right copies the newer one counts.
-Luks2Header choose(ReadCopy first, ReadCopy second) {
+Result<Luks2Header> choose(ReadCopy first, ReadCopy second) {
   const uint64_t first_number = first.binary.sequence, second_number = second.binary.sequence;
   const std::array<std::byte, 64> salts[2] = {first.binary.salt, second.binary.salt};
-  Luks2Header header = take(second_number > first_number ? std::move(second) : std::move(first));
+  ReadCopy& newer = second_number > first_number ? second : first;
+  ASSIGN_OR_RETURN(Luks2Header header, take(std::move(newer)));
   header.salts[0] = salts[0];
   header.salts[1] = salts[1];
   if (first_number == second_number) return header;
@@ -93,7 +107,7 @@ Luks2Header choose(ReadCopy first, ReadCopy second) {
 }
 
 Result<Luks2Header> choose_only(ReadCopy right, Luks2Copy bad_copy, std::string damage) {
-  Luks2Header header = take(std::move(right));
+  ASSIGN_OR_RETURN(Luks2Header header, take(std::move(right)));
   const size_t bad = bad_copy == Luks2Copy::kFirst ? 0 : 1;
   header.salts[1 - bad] = header.binary.salt;
   RETURN_IF_ERROR(fill_with_secret_random(header.salts[bad]));
@@ -102,13 +116,36 @@ Result<Luks2Header> choose_only(ReadCopy right, Luks2Copy bad_copy, std::string 
   return header;
 }
 
+// Whether what lies in front is neither empty nor what damage could have made of a first copy: then
+// its size or its UUID would be there still.
+bool is_front_of_others(Bytes front, const Luks2Binary& right) {
+  const bool is_empty =
+      std::all_of(front.begin(), front.end(), [](std::byte one) { return one == std::byte{0}; });
+  const bool has_size = load_be16(&front[6]) == 2 && load_be64(&front[8]) == right.header_bytes;
+  const bool has_uuid =
+      !right.uuid.empty() && text_field(front.subspan(168, kUuidFieldBytes)) == right.uuid;
+  return !is_empty && !has_luks_magic(front) && !has_size && !has_uuid;
+}
+
+Task<Luks2Header> choose_second(const World& world, HeaderWindow window, ReadCopy second,
+                                std::string damage) {
+  Luks2Header header =
+      co_await choose_only(std::move(second), Luks2Copy::kFirst, std::move(damage));
+  std::vector<std::byte> front(kFrontBytes);
+  co_await window.read(world, HostOffset(0), front);
+  header.is_overwritten = is_front_of_others(front, header.binary);
+  if (header.is_overwritten) header.damage = "something else has been written over it";
+  co_return std::move(header);
+}
+
 Task<Luks2Header> read_luks2(const World& world, HeaderWindow window) {
   Result<ReadCopy> first = co_await read_copy(world, window, Luks2Copy::kFirst, 0).result();
   if (!first.ok()) {
     const Error damage = first.error();
     if (damage.kind == ErrorKind::kIo) co_return damage;
     ReadCopy second = co_await find_second_copy(world, window, damage);
-    co_return choose_only(std::move(second), Luks2Copy::kFirst, describe(world, damage));
+    co_return co_await choose_second(world, window, std::move(second), describe(world, damage))
+        .result();
   }
   const uint64_t at = first.value().binary.header_bytes;
   Result<ReadCopy> second = co_await read_copy(world, window, Luks2Copy::kSecond, at).result();
@@ -181,12 +218,25 @@ Result<VolumeFacts> supported_facts(const World& world, const HeaderWindow& wind
   return facts;
 }
 
+Result<void> check_not_overwritten(const World& world, const HeaderWindow& window,
+                                   const LuksHeader& header) {
+  if (!header.luks2 || !header.luks2->is_overwritten) return {};
+  return window.refusal(world)(
+      ErrorKind::kDenied,
+      "something else has been written over the first copy of the LUKS2 header; where this is a "
+      "LUKS disk still, 'ringdisk check -f luks -r all' writes it anew from the second one");
+}
+
 void warn_of_damage(const World& world, const HeaderWindow& window, const LuksHeader& header) {
   if (!header.luks2 || !header.luks2->bad_copy) return;
+  const std::string_view remedy = header.luks2->is_overwritten
+                                      ? "; 'ringdisk check -f luks -r all' writes it anew from the "
+                                        "other one, over whatever there is"
+                                      : "; an open for writing repairs it from the other one";
   world.log.warning(window.storage().node().name() + ": the " +
                     std::string(ordinal(*header.luks2->bad_copy)) +
                     " copy of the LUKS2 header is not used, because " + header.luks2->damage +
-                    "; an open for writing repairs it from the other one");
+                    std::string(remedy));
 }
 
 Task<void> repair_header(const World& world, HeaderWindow window, LuksHeader& header) {
@@ -199,6 +249,7 @@ Task<void> repair_header(const World& world, HeaderWindow window, LuksHeader& he
                     luks2.damage);
   luks2.bad_copy.reset();
   luks2.damage.clear();
+  luks2.is_overwritten = false;
 }
 
 Task<void> write_luks2_header(const World& world, HeaderWindow window, Luks2Header& header) {

@@ -9,6 +9,9 @@
 //   - the first copy is durable before the second one is touched;
 //   - LUKS1: what a key slot needs is durable before the word that makes it count.
 //
+// A copy that is right but says what this program cannot read is not damaged: where it is the newer
+// one, the header is refused, and not taken back to what it was before (decision 0019).
+//
 // Owned by the operation that reads it; shard 0 or whichever opens the volume. Header I/O is rare:
 // nothing here is on the path of a request.
 #pragma once
@@ -31,6 +34,9 @@ struct Luks2Header {
   // Which copy is damaged or older, and what is wrong with it; nullopt: both say the same.
   std::optional<Luks2Copy> bad_copy;
   std::string damage;
+  // What lies in place of the first copy is no part of a LUKS header: a file system, a partition
+  // table, whatever somebody has made of the disk since. Nobody writes over that unasked.
+  bool is_overwritten = false;
 };
 
 struct LuksHeader {
@@ -50,11 +56,15 @@ Task<LuksHeader> read_header(const World& world, HeaderWindow window);
 Result<VolumeFacts> supported_facts(const World& world, const HeaderWindow& window,
                                     const LuksHeader& header);
 
+// kDenied, with the command that repairs it, where is_overwritten.
+Result<void> check_not_overwritten(const World& world, const HeaderWindow& window,
+                                   const LuksHeader& header);
+
 // Logs which copy is damaged or older, where one is, for those who must not repair it.
 void warn_of_damage(const World& world, const HeaderWindow& window, const LuksHeader& header);
 
 // Brings the copy that is damaged or older up to the right one, durably, and logs that. Does
-// nothing where both are right.
+// nothing where both are right. Whatever is_overwritten says: that is for the caller to ask.
 Task<void> repair_header(const World& world, HeaderWindow window, LuksHeader& header);
 
 // The changed header to the disk: for LUKS2 with the next sequence number, both copies one after

@@ -98,6 +98,26 @@ TEST(HostileLuks2, AreasOutsideOfTheKeySlotArea) {
               HasSubstr(kOutside));
 }
 
+TEST(HostileLuks2, SegmentsThatAreNotNumberedFromZeroOn) {
+  EXPECT_THAT(refusal_of(R"("segments":{"0")", R"("segments":{"1")"),
+              HasSubstr("there is segment 1, but none of the number before it"));
+  EXPECT_THAT(refusal_of(R"("segments":{"0":{)",
+                         R"("segments":{"2":{"type":"x","offset":"1048576","size":"512"},"0":{)"),
+              HasSubstr("there is segment 2, but none of the number before it"));
+}
+
+TEST(HostileLuks2, SegmentsOfReencryption) {
+  EXPECT_THAT(refusal_of(R"("type":"crypt")", R"("type":"crypt","flags":["backup-final"])"),
+              HasSubstr("has no segment but what re-encryption keeps"));
+  EXPECT_THAT(refusal_of(R"("type":"crypt")", R"("type":"crypt","flags":["in-reencryption"])"),
+              HasSubstr("re-encryption is under way"));
+}
+
+TEST(HostileLuks2, AKeySlotWithoutADigest) {
+  EXPECT_THAT(refusal_of(R"("keyslots":["0","1"])", R"("keyslots":["1"])"),
+              HasSubstr("key slot 0 belongs to 0 digests instead of one"));
+}
+
 TEST(HostileLuks2, AnAreaTooSmallForItsKey) {
   EXPECT_THAT(refusal_of(R"("size":"258048")", R"("size":"4096")"), HasSubstr("too small"));
 }
@@ -154,12 +174,10 @@ TEST(HostileLuks2, ValuesOutOfTheirBounds) {
               HasSubstr("sector_size"));
   EXPECT_THAT(refusal_of(R"("sector_size":512)", R"("sector_size":1536)"),
               HasSubstr("no power of two"));
-  EXPECT_THAT(refusal_of(R"("key_size":64)", R"("key_size":65536)"), HasSubstr("key_size"));
-  EXPECT_THAT(refusal_of(R"("hash":"sha256")", R"("hash":"md6")"),
-              HasSubstr("the hash 'md6', which is not known"));
+  EXPECT_THAT(refusal_of(R"("key_size":64)", R"("key_size":0)"), HasSubstr("key_size"));
+  EXPECT_THAT(refusal_of(R"("key_size":64)", R"("key_size":65536)"), HasSubstr("too small"));
   EXPECT_THAT(refusal_of(R"("salt":")", R"("salt":"*)"), HasSubstr("no base64"));
-  EXPECT_THAT(refusal_of("argon2id", "scrypt"), HasSubstr("'kdf.type' is 'scrypt'"));
-  EXPECT_THAT(refusal_of("aes-xts-plain64", "no cipher"), HasSubstr("no cipher"));
+  EXPECT_THAT(refusal_of("aes-xts-plain64", ""), HasSubstr("'area.encryption' is empty"));
 }
 
 TEST(HostileLuks2, SizesThatAreNotThoseOfTheHeader) {

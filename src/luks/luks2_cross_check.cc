@@ -49,15 +49,28 @@ Result<void> check_areas(const Luks2Metadata& metadata, uint64_t header_bytes,
   return {};
 }
 
+bool has_flag_like(const Luks2Segment& segment, std::string_view prefix) {
+  return std::any_of(segment.flags.begin(), segment.flags.end(),
+                     [prefix](const std::string& flag) { return flag.starts_with(prefix); });
+}
+
+// What re-encryption notes of the states before and after it; no data of its own.
+bool is_backup(const Luks2Segment& segment) { return has_flag_like(segment, "backup-"); }
+
+// Numbered from 0 on without a gap, as the specification sorts them.
 Result<void> check_segments(const Luks2Metadata& metadata, uint64_t header_bytes,
                             const Refusal& refusal) {
   if (metadata.segments.empty()) return refusal.corrupt("the LUKS2 header has no segment");
+  if (is_backup(metadata.segments.front())) {
+    return refusal.corrupt("the LUKS2 header has no segment but what re-encryption keeps of one");
+  }
   const uint64_t header_end = 2 * header_bytes + metadata.slot_area_bytes;
+  uint32_t next_number = 0;
   for (const Luks2Segment& segment : metadata.segments) {
     const std::string subject = "segment " + std::to_string(segment.number);
     const uint64_t size = segment.size.value_or(0);
-    if (segment.offset > kOffsetMax || size > kOffsetMax - segment.offset) {
-      return refusal.corrupt(subject + " ends beyond what a file can have");
+    if (segment.number != next_number++) {
+      return refusal.corrupt("there is " + subject + ", but none of the number before it");
     }
     if (segment.offset % 512 != 0 || size % segment.sector_size != 0) {
       return refusal.corrupt(subject + " does not begin and end with a sector");
@@ -101,8 +114,10 @@ Result<void> check_digests(const Luks2Metadata& metadata, const Refusal& refusal
                          [&](const Luks2Digest& digest) { return contains(digest.*list, number); });
   };
   for (const Luks2Slot& recorded : metadata.slots) {
-    if (count(&Luks2Digest::slots, recorded.slot.number) <= 1) continue;
-    return refusal.corrupt(slot_name(recorded) + " belongs to several digests");
+    const auto digests = count(&Luks2Digest::slots, recorded.slot.number);
+    if (digests == 1 || (digests == 0 && recorded.type != "luks2")) continue;
+    return refusal.corrupt(slot_name(recorded) + " belongs to " + std::to_string(digests) +
+                           " digests instead of one");
   }
   for (const Luks2Segment& segment : metadata.segments) {
     const auto digests = count(&Luks2Digest::segments, segment.number);
@@ -122,6 +137,26 @@ const Luks2Digest* digest_of_segment(const Luks2Metadata& metadata, uint32_t seg
 
 bool is_reencryption(const std::string& requirement) {
   return requirement.find("reencrypt") != std::string::npos;
+}
+
+// Of the one segment there is.
+Result<void> check_segment_supported(const Luks2Segment& segment, const Refusal& refusal) {
+  const std::string subject = "segment " + std::to_string(segment.number);
+  if (segment.type != "crypt") {
+    return refusal.unsupported(subject + " is of the type '" + segment.type +
+                               "', which is not supported");
+  }
+  if (segment.has_integrity) {
+    return refusal.unsupported("the disk has integrity protection, which is not supported");
+  }
+  if (!CipherSpec::parse(segment.encryption).ok()) {
+    return refusal.unsupported("its cipher '" + segment.encryption + "' is not supported");
+  }
+  const uint64_t size = segment.size.value_or(0);
+  if (segment.offset > kOffsetMax || size > kOffsetMax - segment.offset) {
+    return refusal.corrupt(subject + " ends beyond what a file can have");
+  }
+  return {};
 }
 
 constexpr std::string_view kFinishFirst =
@@ -153,18 +188,14 @@ Result<void> check_luks2_supported(const Luks2Metadata& metadata, const Refusal&
     return refusal.unsupported("the header has " + std::to_string(metadata.segments.size()) +
                                " segments; disks of one are supported");
   }
-  if (segment.type != "crypt") {
-    return refusal.unsupported("segment " + std::to_string(segment.number) + " is of the type '" +
-                               segment.type + "', which is not supported");
+  if (has_flag_like(segment, "in-reencryption")) {
+    return refusal.unsupported(std::string(kFinishFirst));
   }
-  if (segment.has_integrity) {
-    return refusal.unsupported("the disk has integrity protection, which is not supported");
-  }
+  RETURN_IF_ERROR(check_segment_supported(segment, refusal));
   const Luks2Digest* digest = digest_of_segment(metadata, segment.number);
-  if (digest == nullptr || !digest->is_usable()) {
-    return refusal.unsupported("the volume's digest is of a type that is not supported");
-  }
-  return {};
+  CHECK(digest != nullptr);  // every one that is "crypt" has one
+  if (digest->is_usable()) return {};
+  return refusal.unsupported("the volume's digest is not supported: " + digest->unusable);
 }
 
 VolumeFacts facts_of(const Luks2Binary& binary, const Luks2Metadata& metadata) {
@@ -186,7 +217,15 @@ VolumeFacts facts_of(const Luks2Binary& binary, const Luks2Metadata& metadata) {
   facts.digest = digest->digest;
   for (const Luks2Slot& recorded : metadata.slots) {
     const bool is_of_volume = contains(digest->slots, recorded.slot.number);
-    if (recorded.is_usable() && is_of_volume) facts.slots.push_back(recorded.slot);
+    if (recorded.is_usable() && is_of_volume) {
+      facts.slots.push_back(recorded.slot);
+      continue;
+    }
+    UnusableSlot unusable;
+    unusable.number = recorded.slot.number;
+    unusable.why = is_of_volume ? recorded.unusable : "its key is not this volume's";
+    unusable.is_of_volume = is_of_volume;
+    facts.unusable_slots.push_back(std::move(unusable));
   }
   return facts;
 }

@@ -36,19 +36,38 @@ class Reader {
   Result<void> for_each(std::string_view section, const char* subject, ReadOne read_one);
   Result<void> read_config();
   Result<void> read_slot(const JsonFields& fields, uint32_t number);
-  Result<void> read_slot_key(const JsonFields& fields, KeySlot& slot);
-  Result<KdfParameters> read_kdf(const JsonFields& fields);
+  Result<void> read_slot_key(const JsonFields& fields, Luks2Slot& recorded);
+  Result<void> read_kdf(const JsonFields& fields, Luks2Slot& recorded);
   Result<void> read_segment(const JsonFields& fields, uint32_t number);
   Result<void> read_digest(const JsonFields& fields, uint32_t number);
   Result<void> read_token(const JsonFields& fields, uint32_t number);
   Result<std::vector<uint32_t>> read_numbers(const JsonFields& fields, std::string_view key);
-  Result<Hash> read_hash(const JsonFields& fields, std::string_view key);
 
   const Json& json_;
   const uint64_t header_bytes_;
   const Refusal& refusal_;
   Luks2Metadata metadata_;
 };
+
+// The first reason counts.
+template <class Recorded>
+void give_up(Recorded& recorded, std::string why) {
+  if (recorded.unusable.empty()) recorded.unusable = std::move(why);
+}
+
+// The hash of that name into `hash`; where there is none, `recorded` is of no use.
+template <class Recorded>
+Result<void> read_hash(const JsonFields& fields, Hash& hash, Recorded& recorded) {
+  ASSIGN_OR_RETURN(const std::string name, fields.text("hash"));
+  const std::optional<Hash> found = find_available_hash(name);
+  if (found) {
+    hash = *found;
+  } else {
+    give_up(recorded,
+            "it uses the hash '" + name + "', which " + std::string(why_unavailable(name)));
+  }
+  return {};
+}
 
 std::optional<uint32_t> object_number(std::string_view key) {
   const std::optional<uint64_t> number = parse_decimal(key);
@@ -95,16 +114,6 @@ Result<void> Reader::read_config() {
   return {};
 }
 
-Result<Hash> Reader::read_hash(const JsonFields& fields, std::string_view key) {
-  ASSIGN_OR_RETURN(const std::string name, fields.text(key));
-  const std::optional<Hash> hash = find_available_hash(name);
-  if (!hash) {
-    return refusal_.unsupported("the header uses the hash '" + name + "', which " +
-                                std::string(why_unavailable(name)));
-  }
-  return *hash;
-}
-
 Result<void> Reader::read_slot(const JsonFields& fields, uint32_t number) {
   Luks2Slot recorded;
   KeySlot& slot = recorded.slot;
@@ -121,47 +130,61 @@ Result<void> Reader::read_slot(const JsonFields& fields, uint32_t number) {
     ASSIGN_OR_RETURN(const uint64_t priority, fields.number("priority", 0, 2));
     slot.priority = static_cast<uint32_t>(priority);
   }
-  if (recorded.is_usable()) {
+  if (recorded.type == "luks2") {
     if (area_type != "raw") return area.wrong("type", "is '" + area_type + "', not 'raw'");
-    RETURN_IF_ERROR(read_slot_key(fields, slot));
+    RETURN_IF_ERROR(read_slot_key(fields, recorded));
+  } else {
+    give_up(recorded, "it is of the type '" + recorded.type + "'");
   }
   metadata_.slots.push_back(std::move(recorded));
   return {};
 }
 
-Result<void> Reader::read_slot_key(const JsonFields& fields, KeySlot& slot) {
-  RETURN_IF_ERROR(fields.number("key_size", 1, kKeyBytesMax));
+Result<void> Reader::read_slot_key(const JsonFields& fields, Luks2Slot& recorded) {
+  KeySlot& slot = recorded.slot;
+  RETURN_IF_ERROR(fields.number("key_size", 1, kNumberMax));
+  // Volumes have no such key; what is not the volume's may be of any length.
+  if (slot.key_bytes > kKeyBytesMax) {
+    give_up(recorded, "its key has " + std::to_string(slot.key_bytes) + " bytes");
+  }
   ASSIGN_OR_RETURN(const JsonFields kdf, fields.object("kdf"));
-  ASSIGN_OR_RETURN(slot.kdf, read_kdf(kdf));
+  RETURN_IF_ERROR(read_kdf(kdf, recorded));
   ASSIGN_OR_RETURN(const JsonFields af, fields.object("af"));
   ASSIGN_OR_RETURN(const std::string af_type, af.text("type"));
   if (af_type != "luks1") return af.wrong("type", "is '" + af_type + "', not 'luks1'");
   RETURN_IF_ERROR(af.number("stripes", kStripes, kStripes));
-  ASSIGN_OR_RETURN(slot.af_hash, read_hash(af, "hash"));
+  RETURN_IF_ERROR(read_hash(af, slot.af_hash, recorded));
   ASSIGN_OR_RETURN(const JsonFields area, fields.object("area"));
   ASSIGN_OR_RETURN(slot.area_key_bytes, area.number("key_size", 1, kKeyBytesMax));
   ASSIGN_OR_RETURN(const std::string encryption, area.text("encryption"));
+  if (encryption.empty()) return area.wrong("encryption", "is empty");
   Result<CipherSpec> cipher = CipherSpec::parse(encryption);
-  if (!cipher.ok()) return area.wrong("encryption", "is '" + encryption + "', no cipher");
-  slot.area_cipher = std::move(cipher).value();
+  if (cipher.ok()) {
+    slot.area_cipher = std::move(cipher).value();
+  } else {
+    give_up(recorded, "its cipher '" + encryption + "' is not known");
+  }
   if (slot.area_size.value() < material_bytes(slot.key_bytes)) {
     return area.wrong("size", "is too small for the key");
   }
   return {};
 }
 
-Result<KdfParameters> Reader::read_kdf(const JsonFields& fields) {
-  KdfParameters kdf;
+Result<void> Reader::read_kdf(const JsonFields& fields, Luks2Slot& recorded) {
+  KdfParameters& kdf = recorded.slot.kdf;
   ASSIGN_OR_RETURN(const std::string type, fields.text("type"));
   const std::optional<KdfKind> kind = find_kdf(type);
-  if (!kind) return fields.wrong("type", "is '" + type + "', which is not known");
+  if (!kind) {
+    give_up(recorded, "its key derivation '" + type + "' is not known");
+    return {};
+  }
   kdf.kind = *kind;
   ASSIGN_OR_RETURN(kdf.salt, fields.base64("salt", 8, 1024));
   if (kdf.kind == KdfKind::kPbkdf2) {
-    ASSIGN_OR_RETURN(kdf.hash, read_hash(fields, "hash"));
+    RETURN_IF_ERROR(read_hash(fields, kdf.hash, recorded));
     ASSIGN_OR_RETURN(const uint64_t iterations, fields.number("iterations", 1, kNumberMax));
     kdf.iterations = static_cast<uint32_t>(iterations);
-    return kdf;
+    return {};
   }
   ASSIGN_OR_RETURN(const uint64_t passes, fields.number("time", 1, kNumberMax));
   ASSIGN_OR_RETURN(const uint64_t memory, fields.number("memory", 8, kNumberMax));
@@ -170,7 +193,7 @@ Result<KdfParameters> Reader::read_kdf(const JsonFields& fields) {
   kdf.iterations = static_cast<uint32_t>(passes);
   kdf.memory_kib = static_cast<uint32_t>(memory);
   kdf.lanes = static_cast<uint32_t>(lanes);
-  return kdf;
+  return {};
 }
 
 Result<void> Reader::read_segment(const JsonFields& fields, uint32_t number) {
@@ -192,9 +215,7 @@ Result<void> Reader::read_segment(const JsonFields& fields, uint32_t number) {
     segment.sector_size = static_cast<uint32_t>(sector_size);
     const bool is_size = (sector_size & (sector_size - 1)) == 0;
     if (!is_size) return fields.wrong("sector_size", "is no power of two");
-    if (!CipherSpec::parse(segment.encryption).ok()) {
-      return fields.wrong("encryption", "is '" + segment.encryption + "', no cipher");
-    }
+    if (segment.encryption.empty()) return fields.wrong("encryption", "is empty");
   }
   metadata_.segments.push_back(std::move(segment));
   return {};
@@ -221,8 +242,10 @@ Result<void> Reader::read_digest(const JsonFields& fields, uint32_t number) {
   ASSIGN_OR_RETURN(recorded.type, fields.text("type"));
   ASSIGN_OR_RETURN(recorded.slots, read_numbers(fields, "keyslots"));
   ASSIGN_OR_RETURN(recorded.segments, read_numbers(fields, "segments"));
-  if (recorded.is_usable()) {
-    ASSIGN_OR_RETURN(digest.kdf.hash, read_hash(fields, "hash"));
+  if (recorded.type != "pbkdf2") {
+    give_up(recorded, "it is of the type '" + recorded.type + "'");
+  } else {
+    RETURN_IF_ERROR(read_hash(fields, digest.kdf.hash, recorded));
     ASSIGN_OR_RETURN(const uint64_t iterations, fields.number("iterations", 1, kNumberMax));
     digest.kdf.iterations = static_cast<uint32_t>(iterations);
     ASSIGN_OR_RETURN(digest.kdf.salt, fields.base64("salt", 8, 1024));

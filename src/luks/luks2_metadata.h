@@ -26,17 +26,19 @@ inline constexpr uint32_t kLuks2ObjectsMax = 32;  // of a kind; numbers are belo
 inline constexpr uint64_t kLuks2SlotAreaBytesMax = 128 << 20;
 inline constexpr uint64_t kLuks2AreaAlignment = 4096;
 
-// A key slot as recorded: of a type that this program opens ("luks2"), or only its place.
+// A key slot as recorded, or only its place where it needs what this program does not have: such
+// a one is kept and told of, and the others open.
 struct Luks2Slot {
   std::string type;
   KeySlot slot;
-  bool is_usable() const { return type == "luks2"; }
+  std::string unusable;  // why this program cannot open it
+  bool is_usable() const { return unusable.empty(); }
 };
 
 struct Luks2Segment {
   uint32_t number = 0;
   std::string type;
-  std::string encryption;
+  std::string encryption;  // any text: whether it is a cipher is asked by who opens
   uint64_t offset = 0, iv_offset = 0;
   std::optional<uint64_t> size;  // nullopt: to the end
   uint32_t sector_size = 512;
@@ -48,7 +50,8 @@ struct Luks2Digest {
   std::string type;
   VolumeDigest digest;
   std::vector<uint32_t> slots, segments;
-  bool is_usable() const { return type == "pbkdf2"; }
+  std::string unusable;
+  bool is_usable() const { return unusable.empty(); }
 };
 
 struct Luks2Token {
@@ -66,14 +69,15 @@ struct Luks2Metadata {
   std::vector<std::string> flags, requirements;
 };
 
-// `header_bytes` is that of the binary front. kCorrupt, kUnsupported, kLimit, each with what is
-// wrong.
+// `header_bytes` is that of the binary front. kCorrupt, with what is wrong. Names of algorithms
+// that are not known are none of it: they make unusable what they are part of.
 Result<Luks2Metadata> read_luks2_metadata(const Json& json, uint64_t header_bytes,
                                           const Refusal& refusal);
 
 // What this program would do wrong with it: unknown requirements, re-encryption that is under way,
-// several segments, data that is not "crypt", integrity. kUnsupported, by name. Everything that
-// opens or changes a volume asks; a dump does not.
+// several segments, data that is not "crypt", unknown ciphers, integrity. kUnsupported, by name;
+// kCorrupt where the data would end beyond what a file can have. Everything that opens or changes a
+// volume asks; a dump does not.
 Result<void> check_luks2_supported(const Luks2Metadata& metadata, const Refusal& refusal);
 
 // Of a header that is supported.

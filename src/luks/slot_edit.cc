@@ -12,6 +12,7 @@ Task<void> SlotEdit::begin() {
   header_ = std::move(header);
   VolumeFacts facts = co_await supported_facts(world_, window_, header_);
   facts_ = std::move(facts);
+  co_await check_not_overwritten(world_, window_, header_);
   co_await repair_header(world_, window_, header_);
 }
 

@@ -46,6 +46,27 @@ Task<SecretBytes> open_slot(const World& world, HeaderWindow window, const Volum
   co_return window.refusal(world).because(key.error(), why);
 }
 
+// Of those that might have opened, or of the one asked for.
+std::optional<Error> first_unusable(const VolumeFacts& facts, std::optional<uint32_t> asked,
+                                    const Refusal& refusal) {
+  for (const UnusableSlot& slot : facts.unusable_slots) {
+    const bool is_wanted = asked ? slot.number == *asked : slot.is_of_volume;
+    if (!is_wanted) continue;
+    const std::string number = std::to_string(slot.number);
+    if (asked) return refusal.unsupported("key slot " + number + " cannot be opened: " + slot.why);
+    return refusal.unsupported("no key slot opens with this passphrase, but key slot " + number +
+                               " could not be tried: " + slot.why);
+  }
+  return std::nullopt;
+}
+
+Error no_slot(std::optional<uint32_t> asked, const Refusal& refusal) {
+  if (asked) {
+    return refusal(ErrorKind::kNotFound, "key slot " + std::to_string(*asked) + " is not in use");
+  }
+  return refusal(ErrorKind::kDenied, "no key slot is in use; only the volume key opens this");
+}
+
 LuksVolume volume_of(const VolumeFacts& facts, SecretBytes key, int slot) {
   LuksVolume volume;
   volume.version = facts.version;
@@ -80,14 +101,9 @@ Task<LuksVolume> unlock_by_passphrase(const World& world, HeaderWindow window,
                                       const VolumeFacts& facts, Unlock with) {
   const Refusal refusal = window.refusal(world);
   const std::vector<const KeySlot*> slots = slots_to_try(facts, with.slot);
-  if (slots.empty() && with.slot) {
-    co_return refusal(ErrorKind::kNotFound,
-                      "key slot " + std::to_string(*with.slot) + " is not in use");
-  }
-  if (slots.empty()) {
-    co_return refusal(ErrorKind::kDenied, "no key slot is in use; only the volume key opens this");
-  }
-  std::optional<Error> not_tried;  // too costly, or with a cipher that is not there
+  // One that is too costly, or needs what is not there.
+  std::optional<Error> not_tried = first_unusable(facts, with.slot, refusal);
+  if (slots.empty() && !not_tried) co_return no_slot(with.slot, refusal);
   for (const KeySlot* slot : slots) {
     const std::string subject = "key slot " + std::to_string(slot->number);
     Result<void> allowed = check_kdf_limits(slot->kdf, with.limits, refusal, subject);
@@ -126,7 +142,8 @@ Task<LuksVolume> unlock(const World& world, HeaderWindow window, const VolumeFac
 Task<LuksVolume> unlock(const World& world, HeaderWindow window, Unlock with) {
   LuksHeader header = co_await read_header(world, window);
   VolumeFacts facts = co_await supported_facts(world, window, header);
-  if (with.repairs_header) {
+  const bool is_overwritten = !check_not_overwritten(world, window, header).ok();
+  if (with.repairs_header && !is_overwritten) {
     co_await repair_header(world, window, header);
   } else {
     warn_of_damage(world, window, header);

@@ -26,8 +26,8 @@ struct Unlock {
   Bytes volume_key;
   std::optional<uint32_t> slot;  // this one alone
   KdfLimits limits;
-  // A damaged or older copy of the header is written anew first. Only for a storage that was opened
-  // for writing.
+  // A damaged or older copy of the header is written anew first, unless something else lies there.
+  // Only for a storage that was opened for writing.
   bool repairs_header = false;
 };
 
@@ -46,8 +46,8 @@ struct LuksVolume {
 
 // kDenied: no key slot opens with this passphrase, or it is not this volume's key; one message
 // whichever slot it was. kNotFound: there is no such slot. kLimit: a key slot that would have to be
-// tried costs more than `with.limits`, and no other one opens; kUnsupported: likewise for a cipher.
-// Besides what read_header() and supported_facts() refuse.
+// tried costs more than `with.limits`, and no other one opens; kUnsupported: likewise for one that
+// needs what is not there. Besides what read_header() and supported_facts() refuse.
 Task<LuksVolume> unlock(const World& world, HeaderWindow window, Unlock with);
 
 // As above, of a header that was read before.
