@@ -77,6 +77,38 @@ class CommitTest(peers.Case):
         self.require(top, "qcow2")
         self.require(middle, "qcow2")
 
+    def chain(self, sizes):
+        """Images one over another, each with content of its own, with zeros and with clusters given
+        back; the same for qemu-img in other files."""
+        images = []
+        for depth, size in enumerate(sizes):
+            image = self.directory / f"chain{depth}.qcow2"
+            chain = ("-b", images[-1].name, "-F", "qcow2") if images else ()
+            peers.qemu_img("create", "-f", "qcow2", *chain, image, str(size))
+            begin = depth * 384 * KIB
+            peers.qemu_io(image, [f"write -P {depth + 65} {begin} 700k",
+                                  f"write -z {begin + 100 * KIB} 130k",
+                                  f"write -P {depth + 97} {size - 4 * KIB} 4k"])
+            images.append(image)
+        return images
+
+    def test_an_image_further_down_takes_what_all_above_it_hold(self):
+        for sizes in ((4 * MIB,) * 4, (8 * MIB, 6 * MIB, 3 * MIB + 512, 8 * MIB),
+                      (3 * MIB, 4 * MIB, 5 * MIB, 6 * MIB)):
+            for lowest in (0, 1):
+                with self.subTest(sizes=sizes, lowest=lowest):
+                    images = self.chain(sizes)
+                    top, base = images[-1], images[lowest]
+                    peers.qemu_img("convert", "-O", "raw", top, self.wanted)
+                    before = [image.read_bytes() for image in images]
+                    peers.ringdisk("commit", "-b", base.name if lowest else base, top)
+                    for depth, image in enumerate(images):
+                        if depth != lowest:
+                            self.assertEqual(image.read_bytes(), before[depth])
+                    peers.qemu_check(base)
+                    self.require(base, "qcow2")
+                    self.require(top, "qcow2")
+
     def test_an_image_that_is_kept(self):
         self.make("qcow2")
         before = self.top.read_bytes()
@@ -114,7 +146,7 @@ class CommitTest(peers.Case):
         done = peers.ringdisk("commit", "-f", "raw", self.base, expect=1)
         self.assertIn("has no backing image", done.stderr)
         done = peers.ringdisk("commit", "-b", "other.img", self.top, expect=1)
-        self.assertIn("'other.img' is not its backing image", done.stderr)
+        self.assertIn("'other.img' is no backing image of it", done.stderr)
 
 
 if __name__ == "__main__":

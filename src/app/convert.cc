@@ -9,6 +9,7 @@
 #include "app/long_job.h"
 #include "app/program.h"
 #include "base/diagnostics.h"
+#include "base/log.h"
 #include "jobs/copy.h"
 #include "runtime/blocking_pool.h"
 #include "runtime/shard.h"
@@ -105,6 +106,22 @@ Task<void> zero_rest_of_sector(DeviceNode& target, ByteCount begin) {
   co_await queue->write_zeroes(GuestRange::between(from, end), ZeroOptions());
 }
 
+// What --salvage has left out.
+void tell_unreadable(Program& program, const UnreadableRanges& unreadable) {
+  if (unreadable.bytes() == 0) return;
+  uint64_t left = unreadable.bytes();
+  for (const UnreadableRange& one : unreadable.first()) {
+    const uint64_t bytes = one.range.length.value();
+    left -= bytes;
+    program.world.log.warning(program.diagnostics().describe(one.error) +
+                              "; the target has zeros " + "there, " + std::to_string(bytes) +
+                              " bytes from " + std::to_string(one.range.offset.value()) + " on");
+  }
+  if (left != 0) {
+    program.world.log.warning(std::to_string(left) + " bytes more, elsewhere, are not listed");
+  }
+}
+
 Task<void> copy(Program& program, const ConvertRequest& request, const Devices& sources,
                 DeviceNode& target) {
   CopyOptions options;
@@ -117,13 +134,17 @@ Task<void> copy(Program& program, const ConvertRequest& request, const Devices& 
   if (!request.keeps_target && !request.new_target.admin->new_reads_zero()) {
     co_await zero_rest_of_sector(target, total_size(sources));
   }
+  options.salvage = request.salvage;
+  options.bytes_per_second = request.bytes_per_second;
   std::vector<DeviceNode*> pointers;
   for (const auto& source : sources) pointers.push_back(source.get());
   CopyJob job(program.world, std::move(pointers), target, options);
   ProgressReporter reporter(
       request.progress, [&job] { return job.done_bytes(); }, [&job] { return job.total_bytes(); });
   auto body = [&job](CancelToken token) { return job.run(token); };
-  co_await run_long_job(program, reporter, body);
+  Result<void> copied = co_await run_long_job(program, reporter, body).result();
+  if (!request.is_quiet) tell_unreadable(program, job.unreadable());
+  co_await std::move(copied);
 }
 
 // Sets `is_touched` as soon as the target may hold other bytes than before.
@@ -197,7 +218,8 @@ Command convert_command() {
   command.summary = "copy images into another one, of any format";
   command.synopsis =
       "[-c] [-f FMT] [-O FMT] [-o OPTIONS] [-B BACKING -F FMT] [-n] [-p] [-q] [-S SIZE]\n"
-      "                [--bitmaps] [-t CACHE] [-T CACHE] [-m N] [-W] [-U] FILE [FILE ...] TARGET";
+      "                [--bitmaps] [--salvage] [-r RATE] [-t CACHE] [-T CACHE] [-m N] [-W] [-U]\n"
+      "                FILE [FILE ...] TARGET";
   command.text =
       "Copies the disk FILE (several are laid end to end) into the new image TARGET. Zeros are\n"
       "found and left out. With -n TARGET exists already and its old content is replaced.\n"

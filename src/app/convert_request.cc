@@ -38,20 +38,21 @@ constexpr std::array<OptionSpec, 26> kOptions = {{
     {'U', "force-share", "", "do not insist on the source's lock"},
     {0, "image-opts", "", "sources are descriptions: driver=qcow2,file.filename=x"},
     {0, "target-image-opts", "", "so is the target (needs -n)"},
-    {'C', "", "", "copy offloading is not supported"},
+    {'C', "", "", "try copy offloading (accepted; bytes go through this program)"},
     {'l', "", "SNAPSHOT", "not the disk but an internal snapshot of it, by id or name"},
-    {'r', "", "RATE", "a rate limit is not supported yet"},
+    kRateOption,
     {0, "bitmaps", "", "copy the source's persistent bitmaps, too"},
     {0, "skip-broken-bitmaps", "", "with --bitmaps: but for those that are inconsistent"},
-    {0, "salvage", "", "reading past errors is not supported yet"},
+    {0, "salvage", "", "read past errors: what cannot be read becomes zeros, and is listed"},
 }};
 
-Result<void> refuse_unsupported(const Arguments& arguments, Diagnostics& diagnostics) {
-  for (std::string_view key : {"C", "r", "salvage"}) {
+// As qemu-img has them.
+Result<void> refuse_contradictions(const Arguments& arguments, Diagnostics& diagnostics) {
+  if (!arguments.has("C")) return {};
+  for (std::string_view key : {"c", "S", "salvage"}) {
     if (!arguments.has(key)) continue;
-    return diagnostics.explain(
-        Error::of(ErrorKind::kUnsupported, "convert"),
-        std::string(key.size() == 1 ? "-" : "--") + std::string(key) + " is not supported");
+    return usage_error(diagnostics, "-C goes without " + std::string(key.size() == 1 ? "-" : "--") +
+                                        std::string(key));
   }
   return {};
 }
@@ -116,7 +117,7 @@ std::span<const OptionSpec> convert_options() { return kOptions; }
 Result<ConvertRequest> read_convert_request(Program& program, const Arguments& arguments) {
   Diagnostics& diagnostics = program.diagnostics();
   ConvertRequest request;
-  RETURN_IF_ERROR(refuse_unsupported(arguments, diagnostics));
+  RETURN_IF_ERROR(refuse_contradictions(arguments, diagnostics));
   request.keeps_target = arguments.has("n");
   request.target_is_zero = arguments.has("target-is-zero");
   request.bitmaps = arguments.has("bitmaps");
@@ -129,6 +130,9 @@ Result<ConvertRequest> read_convert_request(Program& program, const Arguments& a
                        "-l and --bitmaps exclude each other: bitmaps are those of "
                        "the disk, not of a snapshot");
   }
+  request.salvage = arguments.has("salvage");
+  request.is_quiet = arguments.has("q");
+  ASSIGN_OR_RETURN(request.bytes_per_second, rate_argument(arguments, diagnostics));
   request.share = arguments.has("force-share");
   ASSIGN_OR_RETURN(request.source_cache,
                    cache_argument(arguments, "T", CacheMode::kWriteback, diagnostics));

@@ -23,6 +23,9 @@ struct ConvertRequest {
   CompressionRequest compression;
   bool bitmaps = false;  // they go with the content
   bool skip_broken_bitmaps = false;
+  bool is_quiet = false;
+  bool salvage = false;           // read past errors
+  uint64_t bytes_per_second = 0;  // 0: as fast as it goes
   bool share = false;
   CacheMode source_cache = CacheMode::kWriteback;
   CacheMode target_cache = CacheMode::kUnsafe;

@@ -21,4 +21,7 @@ inline constexpr OptionSpec kProgressFlag = {'p', "", "", "show progress"};
 inline constexpr OptionSpec kProgressOption = {0, "progress", "FORM",
                                                "progress as bar, json (one object a line) or none"};
 
+inline constexpr OptionSpec kRateOption = {'r', "", "RATE",
+                                           "copy at most RATE bytes of content a second"};
+
 }  // namespace ringdisk

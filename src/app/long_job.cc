@@ -46,4 +46,9 @@ Result<ProgressOptions> progress_options(Program& program, const Arguments& argu
   return options;
 }
 
+Result<uint64_t> rate_argument(const Arguments& arguments, Diagnostics& diagnostics) {
+  constexpr uint64_t kRateMax = uint64_t{1} << 62;
+  return size_argument(arguments, "r", 0, 1, kRateMax, diagnostics);
+}
+
 }  // namespace ringdisk

@@ -17,6 +17,9 @@ namespace ringdisk {
 Result<ProgressOptions> progress_options(Program& program, const Arguments& arguments,
                                          std::string_view job);
 
+// -r: how many bytes a second a job may copy; 0 without it, for as many as it can.
+Result<uint64_t> rate_argument(const Arguments& arguments, Diagnostics& diagnostics);
+
 namespace long_job_internal {
 template <class F>
 Task<void> run_beside_reporter(Scope& scope, Program& program, ProgressReporter& reporter,

@@ -52,9 +52,11 @@ CopyJob::CopyJob(const World& world, std::vector<DeviceNode*> sources, DeviceNod
       target_(target),
       options_(fitted(options, target.format().limits())),
       total_bytes_(size_of_all(sources_)),
-      cursor_(total_bytes_, options_.region_bytes) {
+      cursor_(total_bytes_, options_.region_bytes),
+      pacer_(options_.bytes_per_second) {
   CHECK(options_.sparse_bytes == 0 || std::has_single_bit(options_.sparse_bytes));
   CHECK(std::has_single_bit(options_.piece_bytes));
+  CHECK_GE(options_.layers, 1u);
   CHECK_EQ(options_.region_bytes % options_.piece_bytes, uint64_t{0});
   GuestOffset begin(0);
   for (const DeviceNode* source : sources_) {
@@ -71,9 +73,10 @@ Task<void> CopyJob::copy_on(Shard& shard) {
   const uint32_t wanted = options_.requests_in_flight;
   const uint32_t workers = wanted == 0 ? kCopyRequestsPerShard : (wanted + shards - 1) / shards;
   auto lane_on_shard = [this, &shard, workers] { return CopyLane::start(*this, shard, workers); };
-  Result<void> copied = co_await shard.call(lane_on_shard).result();
-  if (!copied.ok()) stop();
-  co_await std::move(copied);
+  Result<UnreadableRanges> unread = co_await shard.call(lane_on_shard).result();
+  if (!unread.ok()) stop();
+  const UnreadableRanges of_lane = co_await std::move(unread);
+  unreadable_.add_all(of_lane);
 }
 
 Task<void> CopyJob::flush_target() {

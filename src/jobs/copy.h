@@ -17,7 +17,8 @@
 //
 // Durability is that of the target's cache mode: the job ends with a flush, which `unsafe`
 // (convert's default, as qemu-img's) makes nothing of. The first failure of any request stops all
-// shards and is the job's result. Lives on the shard that calls run(); done_bytes() may be asked
+// shards and is the job's result; where reading past errors is asked for, only failed writes are
+// failures. Lives on the shard that calls run(); done_bytes() may be asked
 // from any thread.
 #pragma once
 
@@ -30,7 +31,9 @@
 #include "async/task.h"
 #include "base/limits.h"
 #include "block/device_queue.h"
+#include "jobs/pacer.h"
 #include "jobs/region_cursor.h"
+#include "jobs/unreadable.h"
 #include "runtime/world.h"
 
 namespace ringdisk {
@@ -42,12 +45,16 @@ struct CopyOptions {
   uint64_t sparse_bytes = 4096;
   // The target reads as zeros everywhere, so zeros need not be written.
   bool target_reads_zero = false;
-  // The target has a backing image that holds what the source's own image does not: only that image
-  // is copied.
+  // The target, or what lies below it, holds what the source's uppermost images do not: only what
+  // those `layers` images hold is copied.
   bool target_has_backing = false;
+  uint32_t layers = 1;
   // Clusters are written compressed; the target's format can do that.
   bool compress = false;
   uint32_t compression_level = 0;  // 0: the format's default
+  // What cannot be read becomes zeros, and unreadable() tells of it; else it ends the job.
+  bool salvage = false;
+  uint64_t bytes_per_second = 0;  // of content; 0: no limit
   // Requests in flight on all shards together; 0: kCopyRequestsPerShard on each.
   uint32_t requests_in_flight = 0;
   uint64_t piece_bytes = 256 * limits::kKiB;  // a power of two, at most 2 MiB
@@ -72,6 +79,8 @@ class CopyJob {
   uint64_t total_bytes() const { return total_bytes_; }
   // How much of it is behind us, zeros and all. Any thread.
   uint64_t done_bytes() const { return done_bytes_.load(std::memory_order_relaxed); }
+  // With CopyOptions::salvage, once run() is done: what was not read, by its place in the target.
+  const UnreadableRanges& unreadable() const { return unreadable_; }
 
  private:
   friend class CopyLane;
@@ -95,6 +104,10 @@ class CopyJob {
   RegionCursor cursor_;
   std::atomic<uint64_t> done_bytes_{0};
   std::atomic<bool> stopped_{false};
+  Pacer pacer_;
+
+  // the shard of run() only
+  UnreadableRanges unreadable_;
 };
 
 }  // namespace ringdisk

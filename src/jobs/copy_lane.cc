@@ -17,12 +17,16 @@ namespace {
 
 // A look at everything below the image.
 constexpr uint32_t kWholeChain = limits::kBackingDepthMax;
+constexpr size_t kSectorBytes = 512;
+constexpr uint64_t kUnknownStretchBytes = 64 * limits::kKiB;
+constexpr Duration kSleepMax = std::chrono::milliseconds(50);
 
 }  // namespace
 
-Task<void> CopyLane::start(CopyJob& job, Shard& shard, uint32_t workers) {
+Task<UnreadableRanges> CopyLane::start(CopyJob& job, Shard& shard, uint32_t workers) {
   CopyLane lane(job, shard);
   co_await lane.run(workers);
+  co_return std::move(lane.unreadable_);
 }
 
 Task<void> CopyLane::run(uint32_t workers) {
@@ -90,7 +94,11 @@ size_t CopyLane::source_at(GuestOffset at) const {
 }
 
 CopyLane::Treatment CopyLane::treatment_of(const BlockStatus& status) const {
-  if (job_.options_.target_has_backing && !status.present) return Treatment::kLeave;
+  if (job_.options_.target_has_backing && !status.present) {
+    // An image that ends before the one above it does hides what lies below it with zeros.
+    const bool is_past_end = status.zero && status.depth + 1 < job_.options_.layers;
+    if (!is_past_end) return Treatment::kLeave;
+  }
   if (!status.zero) return Treatment::kCopy;
   return job_.options_.target_reads_zero ? Treatment::kLeave : Treatment::kZero;
 }
@@ -106,13 +114,25 @@ Task<CopyLane::Extent> CopyLane::look_at(GuestOffset at) {
   extent.treatment = Treatment::kCopy;
   if (job_.options_.sparse_bytes != 0 || job_.options_.target_has_backing) {
     const GuestRange in_source(GuestOffset((at - begin).value()), extent.range.length);
-    const uint32_t depth_max = job_.options_.target_has_backing ? 0 : kWholeChain;
-    BlockStatus status = co_await sources_[index]->block_status(in_source, depth_max);
+    BlockStatus status = co_await status_at(index, in_source);
     extent.range.length = status.length;
     extent.treatment = treatment_of(status);
   }
   if (job_.cluster_bytes_ != 0) round_to_clusters(extent);
   co_return extent;
+}
+
+// Where not even the tables can be read, reading shows what is left of it, a stretch at a time.
+Task<BlockStatus> CopyLane::status_at(size_t index, GuestRange in_source) {
+  const CopyOptions& options = job_.options_;
+  const uint32_t depth_max = options.target_has_backing ? options.layers - 1 : kWholeChain;
+  Result<BlockStatus> status =
+      co_await sources_[index]->block_status(in_source, depth_max).result();
+  if (status.ok() || !options.salvage) co_return status;
+  BlockStatus unknown;
+  unknown.length = std::min(in_source.length, ByteCount(kUnknownStretchBytes));
+  unknown.present = unknown.data = true;
+  co_return unknown;
 }
 
 // A cluster that is of two kinds is copied. The extent begins at a cluster; the disk's last cluster
@@ -129,7 +149,20 @@ void CopyLane::round_to_clusters(Extent& extent) const {
   extent.range = GuestRange::between(extent.range.offset, rounded);
 }
 
+// Sleeps in short turns, so that a stop is heard.
+Task<void> CopyLane::keep_pace(ByteCount bytes) {
+  const Clock& clock = shard_.clock();
+  const Instant begin = job_.pacer_.claim(bytes.value(), clock.now());
+  for (;;) {
+    const Duration left = begin - clock.now();
+    if (left <= Duration(0) || job_.is_stopped()) co_return;
+    Result<void> slept = co_await shard_.sleep(std::min<Duration>(left, kSleepMax));
+    co_await std::move(slept);
+  }
+}
+
 Task<void> CopyLane::copy_piece(GuestRange piece) {
+  if (job_.options_.bytes_per_second != 0) co_await keep_pace(piece.length);
   // Taken for each piece: with a source that completes at once the same, warm, buffer serves all
   // workers.
   Buffer buffer = shard_.buffers().take(piece.length.value());
@@ -149,7 +182,38 @@ Task<void> CopyLane::read_sources(GuestOffset at, MutableBytes target) {
     const ByteCount in_source = at - job_.source_begins_[index];
     const ByteCount rest = sources_[index]->node().size() - in_source;
     const MutableBytes here = target.first(std::min<uint64_t>(rest.value(), target.size()));
-    co_await sources_[index]->read(GuestOffset(in_source.value()), MutableBuffers(here));
+    co_await read_source(index, GuestOffset(in_source.value()), here);
+    target = target.subspan(here.size());
+    at += ByteCount(here.size());
+  }
+}
+
+Task<void> CopyLane::read_source(size_t index, GuestOffset at, MutableBytes target) {
+  Result<void> read = co_await sources_[index]->read(at, MutableBuffers(target)).result();
+  if (!read.ok() && job_.options_.salvage) {
+    co_await read_past_errors(index, at, target);
+    co_return;
+  }
+  co_await std::move(read);
+}
+
+// Half as much after a failure, twice as much after a success; a sector that fails is zeros.
+Task<void> CopyLane::read_past_errors(size_t index, GuestOffset at, MutableBytes target) {
+  size_t wanted = target.size() / 2;
+  while (!target.empty() && !job_.is_stopped()) {
+    wanted = std::max(wanted - wanted % kSectorBytes, kSectorBytes);
+    const MutableBytes here = target.first(std::min(wanted, target.size()));
+    Result<void> read = co_await sources_[index]->read(at, MutableBuffers(here)).result();
+    if (!read.ok() && here.size() > kSectorBytes) {
+      wanted = here.size() / 2;
+      continue;
+    }
+    wanted *= 2;
+    if (!read.ok()) {
+      fill_zero(here);
+      const GuestOffset in_target = job_.source_begins_[index] + (at - GuestOffset(0));
+      unreadable_.add(GuestRange(in_target, ByteCount(here.size())), read.error());
+    }
     target = target.subspan(here.size());
     at += ByteCount(here.size());
   }

@@ -17,8 +17,9 @@ class Shard;
 
 class CopyLane {
  public:
-  // A lane of its own for the calling shard, from beginning to end.
-  static Task<void> start(CopyJob& job, Shard& shard, uint32_t workers);
+  // A lane of its own for the calling shard, from beginning to end. Gives what could not be read,
+  // where that ends no job.
+  static Task<UnreadableRanges> start(CopyJob& job, Shard& shard, uint32_t workers);
 
  private:
   CopyLane(CopyJob& job, Shard& shard) : job_(job), shard_(shard) {}
@@ -43,6 +44,7 @@ class CopyLane {
   // time.
   Task<Extent> next_piece();
   Task<Extent> look_at(GuestOffset at);
+  Task<BlockStatus> status_at(size_t index, GuestRange in_source);
   Extent cut_piece();
   Treatment treatment_of(const BlockStatus& status) const;
   size_t source_at(GuestOffset at) const;
@@ -50,7 +52,10 @@ class CopyLane {
   void round_to_clusters(Extent& extent) const;
 
   Task<void> copy_piece(GuestRange piece);
+  Task<void> keep_pace(ByteCount bytes);
   Task<void> read_sources(GuestOffset at, MutableBytes target);
+  Task<void> read_source(size_t index, GuestOffset at, MutableBytes target);
+  Task<void> read_past_errors(size_t index, GuestOffset at, MutableBytes target);
   Task<void> write_runs(GuestOffset at, Bytes bytes);
   Task<void> write_clusters(GuestOffset at, Bytes bytes);
   Task<void> write_cluster(GuestOffset at, Bytes cluster);
@@ -61,6 +66,7 @@ class CopyLane {
   // this shard only
   std::vector<std::unique_ptr<DeviceQueue>> sources_;
   std::unique_ptr<DeviceQueue> target_;
+  UnreadableRanges unreadable_;
   Mutex lock_;         // guards region_ and extent_ across suspensions
   GuestRange region_;  // claimed, not handed to a worker yet
   Extent extent_;      // the newest look at the source; may reach beyond region_

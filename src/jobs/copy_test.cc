@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 
@@ -204,6 +205,80 @@ TEST(CopyTest, EveryFailedReadFailsTheJobWithItsErrno) {
 
 TEST(CopyTest, EveryFailedWriteOrFlushFailsTheJobWithItsErrno) {
   sim::for_each_seed(5, [](uint64_t seed) { sweep(false, seed); });
+}
+
+// Fails whatever touches the blocks [first, first + count).
+FaultRule unreadable(uint64_t first, uint64_t count) {
+  FaultRule rule;
+  rule.operations = StorageOperation::kRead;
+  rule.range = HostRange(HostOffset(first * kBlock), ByteCount(count * kBlock));
+  rule.count = FaultRule::kForEver;
+  rule.errno_value = EIO;
+  return rule;
+}
+
+TEST(CopyTest, SalvageLosesNoMoreThanTheSectorsThatCannotBeRead) {
+  sim::for_each_seed(20, [](uint64_t seed) {
+    sim::SimWorld world(seed, 1 + static_cast<uint32_t>(seed % 3));
+    const uint64_t blocks = 4096;
+    Disk source(world.diagnostics(), "source", blocks * kBlock);
+    Disk target(world.diagnostics(), "target", blocks * kBlock);
+    source.fill(0, blocks, seed);
+    std::vector<std::byte> wanted = source.bytes();
+    Random random(world.draw_seed());
+    uint64_t blanked_blocks = 0;
+    for (uint64_t first = 64 * (seed % 2); first < blocks; first += 600) {
+      const uint64_t count = std::min(1 + random.below(200), blocks - first);
+      source.plan->add(unreadable(first, count));
+      std::fill_n(wanted.begin() + static_cast<ptrdiff_t>(first * kBlock), count * kBlock,
+                  std::byte{0});
+      blanked_blocks += count;
+    }
+    CopyOptions options = small_pieces();
+    options.salvage = true;
+    CopyJob job(world.world(), {source.device.get()}, *target.device, options);
+    CancelSource never;
+    auto body = [&](Shard&) { return job.run(never.token()); };
+    ASSERT_TRUE(world.run(body).ok());
+    expect_same(wanted, target.bytes());
+    uint64_t zeros = 0;
+    for (const UnreadableRange& one : job.unreadable().first()) {
+      EXPECT_EQ(one.error.errno_value, EIO);
+      EXPECT_EQ(wanted[one.range.offset.value()], std::byte{0});
+      zeros += one.range.length.value();
+    }
+    EXPECT_EQ(zeros, job.unreadable().bytes());
+    EXPECT_EQ(zeros, blanked_blocks * kBlock);
+  });
+}
+
+TEST(CopyTest, SalvageStillTellsOfWritesThatFail) {
+  sim::SimWorld world(1, 2);
+  Disk source(world.diagnostics(), "source", kMiB);
+  Disk target(world.diagnostics(), "target", kMiB);
+  source.fill(0, kMiB / kBlock, 1);
+  source.plan->add(unreadable(7, 1));
+  target.plan->fail_nth(3, ENOSPC);
+  CopyOptions options = small_pieces();
+  options.salvage = true;
+  Result<void> done = copy(world, {source.device.get()}, target, options);
+  ASSERT_FALSE(done.ok());
+  EXPECT_EQ(done.error().errno_value, ENOSPC);
+}
+
+TEST(CopyTest, ARateIsKept) {
+  sim::SimWorld world(1, 3);
+  Disk source(world.diagnostics(), "source", 4 * kMiB);
+  Disk target(world.diagnostics(), "target", 4 * kMiB);
+  source.fill(0, 2 * kMiB / kBlock, 1);  // the rest is a hole and costs nothing
+  CopyOptions options = small_pieces();
+  options.bytes_per_second = 100 * kKiB;
+  const Instant began = world.world().clock.now();
+  ASSERT_TRUE(copy(world, {source.device.get()}, target, options).ok());
+  expect_same(source.bytes(), target.bytes());
+  const double seconds = std::chrono::duration<double>(world.world().clock.now() - began).count();
+  EXPECT_GT(seconds, 2 * 1024.0 / 100 - 1);  // the last piece is not waited for
+  EXPECT_LT(seconds, 2 * 1024.0 / 100 + 1);
 }
 
 TEST(CopyTest, ACancelledJobEndsAndSaysSo) {
