@@ -173,6 +173,9 @@ class LuksDiskTest(encrypted.EncryptedCase):
                 payload.unlink(missing_ok=True)
                 maker("create", *self.objects(), "-f", "luks", "-o",
                       f"key-secret=sec0,detached-header=on,{QUICK}", header, SIZE)
+                info = json.loads(peers.ringdisk("info", "--output=json", header).stdout)
+                self.assertEqual(info["virtual-size"], 0)  # the disk is not in it
+                self.assertTrue(info["format-specific"]["data"]["detached-header"])
                 os.truncate(payload, SIZE) if payload.exists() else payload.write_bytes(bytes(SIZE))
                 peers.ringdisk("convert", *self.objects(), "-n", "-f", "raw", "--target-image-opts",
                                self.raw, described)
@@ -283,6 +286,36 @@ class SecretTest(encrypted.EncryptedCase):
             self.assertEqual(typist.end(), 0, typist.seen)
         self.image = made
         self.convert("--key-file", self.key_file)
+
+    def test_a_new_passphrase_is_asked_for_once_and_verified_once(self):
+        luks, qcow2, raw = (self.directory / name for name in ("n.luks", "n.qcow2", "n.raw"))
+        inner = f"encrypt.format=luks,encrypt.{QUICK}"
+        with open(raw, "wb") as file:
+            file.truncate(20 * MIB)
+        choosing = [("convert", "-q", "-f", "raw", "-O", "luks", "-o", QUICK, self.raw, luks),
+                    ("convert", "-q", "-O", "qcow2", "-o", inner, "-f", "raw", self.raw, qcow2),
+                    ("create", "-q", "-f", "luks", "-o", QUICK, luks, "1M"),
+                    ("create", "-q", "-f", "qcow2", "-o", f"{inner},preallocation=metadata", qcow2,
+                     "1M"),
+                    ("luks", "format", "-q", "-i", "10", raw),
+                    ("luks", "add-key", "-q", "-i", "10", raw),
+                    ("luks", "change-key", "-q", "-i", "10", raw)]
+        for words in choosing:
+            asks_for_old = words[1] in ("add-key", "change-key")
+            with self.subTest(words=words):
+                with encrypted.Typist([peers.ringdisk_path(), *words]) as typist:
+                    questions = ["Verify passphrase"]
+                    if asks_for_old:
+                        questions.insert(0, "the new key slot")
+                    typist.wait_for("Enter passphrase")
+                    typist.type("correct horse battery staple\n")
+                    for question in questions:
+                        typist.wait_for(question)
+                        typist.type("correct horse battery staple\n")
+                    self.assertEqual(typist.end(), 0, typist.seen)
+                    self.assertEqual(typist.seen.count(b"Verify passphrase: "), 1, typist.seen)
+                    self.assertEqual(typist.seen.count(b"Enter passphrase for "),
+                                     1 + asks_for_old, typist.seen)
 
     def test_a_person_gives_up(self):
         argv = [peers.ringdisk_path(), "convert", "-O", "raw", self.image, self.copy]

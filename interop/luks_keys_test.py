@@ -263,6 +263,17 @@ class LuksKeys(LuksCase):
                 self.add(version, "first", "second", "--header", header)
                 self.assertEqual(self.cryptsetup_slot("second", "--header", header), 1)
 
+    def test_a_detached_header_wants_its_data(self):
+        header, nothing = self.directory / "header.luks", self.directory / "nothing"
+        words = ("format", *CHEAP["luks2"], "--key-file", self.keys["first"], "--header")
+        done = self.luks(*words, header, nothing, expect=1)
+        self.assertIn(f"{nothing}: No such file", done.stderr)
+        self.assertFalse(header.exists())
+        self.make_file(size=MIB)
+        done = self.luks(*words, self.disk, self.disk, expect=1)
+        self.assertIn("its own header's file", done.stderr)
+        self.assertFalse(any(self.disk.read_bytes()))
+
     def test_backups_of_either_are_restored_by_the_other(self):
         backup = self.directory / "backup.luks"
         words = ["--header-backup-file", backup, self.disk]

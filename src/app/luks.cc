@@ -2,6 +2,7 @@
 // ringdisk luks: LUKS headers and their key slots, as cryptsetup's users know them, on files and
 // block devices, without a device mapper and without root's rights.
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -292,6 +293,29 @@ Task<void> perform(LuksRun& run, HeaderWindow window) {
   UNREACHABLE("all actions are above");
 }
 
+// Data that has its header elsewhere is not written, so that nothing else would notice.
+Task<void> check_data_of_detached(LuksRun& run) {
+  const LuksRequest& request = run.request;
+  if (request.action != LuksAction::kFormat || request.header.empty()) co_return;
+  auto look = [&](Blocking) -> Result<bool> {
+    struct stat data {
+    }, header{};
+    if (stat(request.file.c_str(), &data) != 0) {
+      const int number = errno;
+      return run.program.diagnostics().explain(Error::from_errno(number, "open"),
+                                               request.file + ": " + errno_text(number));
+    }
+    const bool has_header = stat(request.header.c_str(), &header) == 0;
+    return has_header && data.st_dev == header.st_dev && data.st_ino == header.st_ino;
+  };
+  const bool is_same = co_await run_blocking(run.world().blocking, look);
+  if (!is_same) co_return;
+  co_await fail(run.refuse(ErrorKind::kInvalid,
+                           request.file +
+                               ": is its own header's file, and writing the data would destroy "
+                               "the header; leave '--header' away, or name another file"));
+}
+
 // A detached header that is not there yet is made.
 Task<bool> makes_header_file(LuksRun& run) {
   if (run.request.action != LuksAction::kFormat || run.request.header.empty()) co_return false;
@@ -311,6 +335,7 @@ Task<int> run(Program& program, const Arguments& arguments) {
   const bool read_only = action == LuksAction::kDump || action == LuksAction::kHeaderBackup;
   auto use = [&](HeaderWindow window) { return perform(luks_run, window); };
   const std::string file = luks_run.request.header_file();
+  co_await check_data_of_detached(luks_run);
   const bool is_new = co_await makes_header_file(luks_run);
   if (is_new) {
     co_await on_new_file(luks_run, file, use);

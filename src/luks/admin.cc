@@ -192,6 +192,14 @@ Task<void> amend_header(Graph& graph, SharedStorage& storage, KdfLimits limits, 
   co_await amend_volume(graph, window, storage.node->name(), limits, std::move(options));
 }
 
+// Of a detached header 0: its disk is elsewhere, and the header's own file is none.
+ByteCount disk_size(const DescribedVolume& described, ByteCount file_size) {
+  if (described.payload_size) return *described.payload_size;
+  const uint64_t offset = described.payload_offset.value(), there = file_size.value();
+  if (offset == 0 || offset > there) return ByteCount(0);
+  return ByteCount((there - offset) / 512 * 512);
+}
+
 class LuksAdmin final : public FormatAdmin {
  public:
   explicit LuksAdmin(KdfLimits limits) : limits_(limits) {}
@@ -232,11 +240,9 @@ class LuksAdmin final : public FormatAdmin {
     std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
     const HeaderWindow window(*access);
     DescribedVolume described = co_await describe_volume(world, window);
-    const uint64_t there = access->size().value();
-    const uint64_t rest = there - std::min(there, described.payload_offset.value());
     ImageDescription description;
     description.encrypted = true;
-    description.virtual_size = described.payload_size.value_or(ByteCount(rest / 512 * 512));
+    description.virtual_size = disk_size(described, access->size());
     description.specific = std::move(described.fields);
     co_return std::move(description);
   }

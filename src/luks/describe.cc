@@ -82,9 +82,9 @@ DescribedField luks2_slots(const Luks2Metadata& metadata) {
 // Of a volume that this program does not support only what says so.
 DescribedVolume describe_luks2(const Luks2Header& header, const Result<VolumeFacts>& facts) {
   DescribedVolume described;
+  described.payload_offset = ByteCount(header.metadata.segments.front().offset);
   if (facts.ok()) {
     const VolumeFacts& volume = facts.value();
-    described.payload_offset = volume.payload_offset;
     described.payload_size = volume.payload_size;
     const size_t key_bytes = volume.slots.empty() ? 0 : volume.slots.front().key_bytes;
     described.fields =

@@ -14,7 +14,7 @@ namespace ringdisk::luks {
 // what of it this program would not open is described all the same.
 struct DescribedVolume {
   std::vector<DescribedField> fields;
-  ByteCount payload_offset;
+  ByteCount payload_offset;  // 0: this is a detached header, and the payload in another file
   std::optional<ByteCount> payload_size;
 };
 
