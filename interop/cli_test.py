@@ -214,6 +214,17 @@ class Convert(peers.Case):
         self.assertIn("target.raw", done.stderr)
         self.assertFalse(target.exists())
 
+    def test_a_target_that_cannot_be_removed_is_spoken_of(self):
+        """One that has no name that could be taken away, but a descriptor."""
+        words = [peers.ringdisk_path(), "convert", "-S", "0", "-f", "raw", "-O", "qcow2", self.raw,
+                 "/proc/self/fd/0"]
+        done = peers.run(["sh", "-c", 'exec "$@" 0<>target.raw', "sh", *words], expect=1,
+                         cwd=self.directory, file_bytes_max=8 * MIB)
+        lines = done.stderr.splitlines()
+        self.assertEqual(len(lines), 2, done.stderr)
+        self.assertIn("/proc/self/fd/0: holds nothing of use, and could not be removed: ", lines[0])
+        self.assertIn("File too large", lines[1])
+
     def test_an_interrupted_convert_leaves_no_target(self):
         big, target = self.directory / "big.raw", self.directory / "target.raw"
         with open(big, "wb") as disk:

@@ -4,6 +4,7 @@ expects (128 plus the signal), says so in one line, says what of its work is the
 half image behind."""
 import os
 import signal
+import struct
 import subprocess
 import time
 
@@ -67,6 +68,40 @@ class Interrupted(peers.Case):
         self.assertIn(b"progress", process.stdout.readline())
         _, errors = self.interrupt(process)
         self.assertIn("check was interrupted", errors)
+
+    def endless_image(self):
+        """32 TiB in which every second cluster is data, of which there is one: all L1 entries name
+        the same table. To look at all of it takes a minute."""
+        disk = self.directory / "endless.qcow2"
+        peers.ringdisk("create", "-q", "-f", "qcow2", disk, "32T")
+        with open(disk, "r+b") as file:
+            file.seek(36)
+            entries, l1_at = struct.unpack(">IQ", file.read(12))
+            table_at = (os.path.getsize(disk) + 65535) // 65536 * 65536
+            file.seek(table_at)
+            file.write(struct.pack(">QQ", table_at + 65536, 0) * 4096 + os.urandom(65536))
+            file.seek(l1_at)
+            file.write(struct.pack(">Q", table_at) * entries)
+        return disk
+
+    def wait_until_it_listens(self, process):
+        """Until the process has blocked signals, for whoever waits for them."""
+        limit = time.monotonic() + TIMEOUT_S
+        listens = False
+        while not listens:
+            with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
+                blocked = next(line for line in status if line.startswith("SigBlk:"))
+            listens = int(blocked.split()[1], 16) >> (signal.SIGINT - 1) & 1
+            self.assertIsNone(process.poll())
+            self.assertLess(time.monotonic(), limit)
+
+    def test_measure_says_nothing_of_a_size(self):
+        process = self.start("measure", "-O", "qcow2", self.endless_image())
+        self.wait_until_it_listens(process)
+        time.sleep(0.1)
+        output, errors = self.interrupt(process)
+        self.assertIn("measure was interrupted", errors)
+        self.assertEqual(output, "")
 
     def test_create_leaves_no_half_image(self):
         disk = self.directory / "disk.raw"

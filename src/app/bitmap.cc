@@ -114,9 +114,8 @@ Task<void> open_and_read_sources(Program& program, BitmapRequest& request) {
   Graph graph = program.graph();
   std::shared_ptr<DeviceNode> source = co_await graph.open(*request.source, mode);
   Result<void> read = co_await read_sources(*source, request.edits).result();
-  Result<void> closed = co_await source->close().result();
-  if (!read.ok()) co_await fail(at_node(read.error(), source->id()));
-  co_await std::move(closed);
+  if (!read.ok()) read = at_node(read.error(), source->id());
+  co_await close_after(std::move(read), *source);
 }
 
 Task<int> run(Program& program, const Arguments& arguments) {

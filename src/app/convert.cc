@@ -169,7 +169,7 @@ Task<void> clear_up(Program& program, const ConvertRequest& request) {
   };
   PathKind kind = co_await run_blocking(program.world.blocking, find_kind);
   if (!request.keeps_target && kind == PathKind::kRegularFile) {
-    co_await remove_file(program, filename);
+    co_await remove_leftover(program, filename);
     co_return;
   }
   program.console.remark("ringdisk: " + filename +

@@ -39,7 +39,7 @@ constexpr std::array<OptionSpec, 26> kOptions = {{
     {0, "image-opts", "", "sources are descriptions: driver=qcow2,file.filename=x"},
     {0, "target-image-opts", "", "so is the target (needs -n)"},
     {'C', "", "", "try copy offloading (accepted; bytes go through this program)"},
-    {'l', "", "SNAPSHOT", "not the disk but an internal snapshot of it, by id or name"},
+    kSnapshotOption,
     kRateOption,
     {0, "bitmaps", "", "copy the source's persistent bitmaps, too"},
     {0, "skip-broken-bitmaps", "", "with --bitmaps: but for those that are inconsistent"},
@@ -74,7 +74,7 @@ Result<void> read_names(const Arguments& arguments, ConvertRequest& request,
   }
   for (size_t i = 0; i + 1 < names.size(); ++i) {
     ASSIGN_OR_RETURN(ImageName source, source_argument(arguments, names[i], diagnostics));
-    source.snapshot = arguments.value("l").value_or("");
+    source.snapshot = arguments.value(kSnapshotOption.key()).value_or("");
     request.sources.push_back(std::move(source));
   }
   const bool is_description = arguments.has("target-image-opts");
@@ -125,7 +125,7 @@ Result<ConvertRequest> read_convert_request(Program& program, const Arguments& a
   if (request.skip_broken_bitmaps && !request.bitmaps) {
     return usage_error(diagnostics, "Use of --skip-broken-bitmaps requires --bitmaps");
   }
-  if (request.bitmaps && arguments.has("l")) {
+  if (request.bitmaps && arguments.has(kSnapshotOption.key())) {
     return usage_error(diagnostics,
                        "-l and --bitmaps exclude each other: bitmaps are those of "
                        "the disk, not of a snapshot");

@@ -168,21 +168,23 @@ Task<void> create_image(Program& program, const NewImage& image) {
   Result<void> created = co_await image.admin->create(graph, std::move(request)).result();
   // What was there before stays: its user may hold it locked, and that is why we failed.
   if (!created.ok() && before == PathKind::kAbsent) {
-    Result<void> removed = co_await remove_file(program, image.filename).result();
-    static_cast<void>(removed.ok());
+    co_await remove_leftover(program, image.filename);
   }
   if (!created.ok()) {
     co_await fail(about_image(program.diagnostics(), created.error(), image.filename));
   }
 }
 
-Task<void> remove_file(Program& program, const std::string& filename) {
+Task<void> remove_leftover(Program& program, std::string filename) {
   auto remove = [&](Blocking token) -> Result<void> {
     if (kind_of_path(token, filename) != PathKind::kRegularFile) return {};
     if (unlink(filename.c_str()) != 0) return Error::from_errno(errno, "remove");
     return {};
   };
-  co_await run_blocking(program.world.blocking, remove);
+  const Result<void> removed = co_await run_blocking(program.world.blocking, remove).result();
+  if (removed.ok()) co_return;
+  program.console.remark("ringdisk: " + filename + ": holds nothing of use, and could not be " +
+                         "removed: " + errno_text(removed.error().errno_value) + "\n");
 }
 
 }  // namespace ringdisk

@@ -53,7 +53,8 @@ std::string formatting_line(const NewImage& image);
 // nothing is left that was not there before, and the error names the image.
 Task<void> create_image(Program& program, const NewImage& image);
 
-// Removes `filename` if it is a regular file, on a thread that may block.
-Task<void> remove_file(Program& program, const std::string& filename);
+// Removes `filename`, which was to become a file and holds nothing of use, if it is a regular one.
+// That it cannot be removed is said in a line of its own: why it is of no use is the error to give.
+Task<void> remove_leftover(Program& program, std::string filename);
 
 }  // namespace ringdisk

@@ -15,6 +15,8 @@ inline constexpr OptionSpec kImageOptsOption = {
     0, "image-opts", "", "FILE is a description: driver=qcow2,file.filename=x"};
 inline constexpr OptionSpec kForceShareOption = {
     'U', "force-share", "", "do not insist on locks: another program may write to it"};
+inline constexpr OptionSpec kSnapshotOption = {
+    'l', "snapshot", "SNAPSHOT", "not the disk but an internal snapshot of it, by id or name"};
 inline constexpr OptionSpec kOutputOption = {0, "output", "FORM", "human (default) or json"};
 inline constexpr OptionSpec kQuietOption = {'q', "", "", "print nothing but errors"};
 inline constexpr OptionSpec kProgressFlag = {'p', "", "", "show progress"};

@@ -148,9 +148,7 @@ Task<ImageDescription> describe_image(Program& program, ImageFile& image) {
 
 Task<ImageDescription> describe_and_close(Program& program, ImageFile& image) {
   Result<ImageDescription> described = co_await describe_image(program, image).result();
-  Result<void> closed = co_await image.storage->node->close().result();
-  if (described.ok() && !closed.ok()) co_return closed.error();
-  co_return std::move(described);
+  co_return co_await close_after(std::move(described), *image.storage->node).result();
 }
 
 Task<ImageDescription> describe_image(Program& program, ImageName name, OpenMode mode) {

@@ -29,10 +29,7 @@ Task<ImageReport> report_on(Program& program, ImageName name, OpenMode mode) {
   Result<ImageDescription> described = co_await describe_image(program, image).result();
   Result<ByteCount> allocated = co_await image.storage->node->allocated_size().result();
   if (allocated.ok()) report.disk_size = allocated.value();
-  Result<void> closed = co_await image.storage->node->close().result();
-  if (!described.ok()) co_return described.error();
-  if (!closed.ok()) co_return closed.error();
-  report.description = std::move(described).value();
+  report.description = co_await close_after(std::move(described), *image.storage->node);
   if (!report.description.backing_name.empty()) {
     report.full_backing_name = path_beside(image.filename, report.description.backing_name);
   }

@@ -162,10 +162,7 @@ template <class F>
 Task<void> on_new_file(LuksRun& run, std::string path, F& use) {
   co_await make_private_file(run, path);
   Result<void> used = co_await on_file(run, path, false, use).result();
-  if (!used.ok()) {
-    Result<void> removed = co_await remove_file(run.program, path).result();
-    static_cast<void>(removed.ok());  // why it could not be filled says more
-  }
+  if (!used.ok()) co_await remove_leftover(run.program, path);
   co_await std::move(used);
 }
 

@@ -14,8 +14,6 @@
 namespace ringdisk {
 namespace {
 
-constexpr OptionSpec kSnapshotOption = {
-    'l', "snapshot", "SNAPSHOT", "not the disk but an internal snapshot of it, by id or name"};
 constexpr std::array<OptionSpec, 8> kOptions = {{
     {'O', "target-format", "FMT", "format of the new image (default: raw)"},
     {'o', "", "OPTIONS", "options of that format, a=b,c=d; '-o help' lists them"},

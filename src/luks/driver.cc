@@ -3,6 +3,7 @@
 #include "luks/driver.h"
 
 #include "base/diagnostics.h"
+#include "block/close_after.h"
 #include "luks/luks1_header.h"
 #include "luks/open_volume.h"
 #include "luks/view.h"
@@ -52,9 +53,7 @@ Task<OpenVolume> Opener::open_detached(Options described) {
   std::unique_ptr<SharedStorage> header =
       co_await opening_.graph.open_storage(std::move(described), opening_.mode);
   Result<OpenVolume> opened = co_await open_with(*header).result();
-  Result<void> closed = co_await header->node->close().result();
-  if (opened.ok() && !closed.ok()) co_return closed.error();
-  co_return std::move(opened);
+  co_return co_await close_after(std::move(opened), *header->node).result();
 }
 
 // header=FILE, or its description.
