@@ -141,6 +141,25 @@ class Chains(ChainCase):
                              self.copy)
         self.require_refused("has no option 'colour'", *words,
                              self.whole() + ",backing.backing.encrypt.colour=red", self.copy)
+        deep = "backing.backing.encrypt.colour"
+        for command in (("info",), ("check",), ("snapshot", "-l"), ("compact",)):
+            for more, text in (("backing.colour=red", "qcow2 has no option 'backing.colour'"),
+                               (f"{deep}=red", f"no driver has an option '{deep}'")):
+                self.require_refused(text, *command, *self.secrets, "--image-opts",
+                                     f"{self.whole()},{more}")
+        peers.ringdisk("check", *self.secrets, "--image-opts", self.whole())
+        for secrets, option in ((("sec2",), "backing.encrypt.key-secret"),
+                                (("sec2", "sec1"), "backing.backing.encrypt.key-secret"),
+                                ((), "encrypt.key-secret")):
+            line = self.require_refused("needs a passphrase", *words,
+                                        self.described(self.top, *secrets), self.copy)
+            self.assertIn(f" and {option}=sec0 in its description", line)
+        line = self.require_refused("needs a passphrase", "commit", *self.secrets, "--image-opts",
+                                    self.described(self.middle, "sec1"))
+        self.assertIn(" and backing.encrypt.key-secret=sec0 in its description", line)
+        line = self.require_refused("needs a passphrase", "commit", "-b", self.base, *self.secrets,
+                                    "--image-opts", self.described(self.top, "sec2", "sec1"))
+        self.assertIn(" and backing.backing.encrypt.key-secret=sec0 in its description", line)
         self.require_refused("has no backing image, of which 'backing.encrypt.key-secret' speaks",
                              *words, self.described(self.base, "sec0", "sec1"), self.copy)
         outside = self.directory / "outside"

@@ -84,6 +84,7 @@ Task<void> find_base(Program& program, std::optional<std::string> asked, Commit&
     if (!below) break;
     bool is_it = !asked;
     if (asked) is_it = co_await is_called(program, *below, *asked);
+    below->image.prefix = at.prefix + kBackingPrefix;
     at = std::move(below->image);
     if (!is_it) continue;
     commit.base = std::move(at);

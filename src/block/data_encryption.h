@@ -37,6 +37,8 @@ class DataEncryption {
   // The options of `encrypt.`, without that prefix, as FormatAdmin has them.
   virtual std::vector<std::pair<std::string, std::string>> create_options() const = 0;
   virtual std::vector<std::pair<std::string, std::string>> amend_options() const = 0;
+  // Those that open_view takes.
+  virtual DriverWords open_words() const = 0;
 
   // What the header of a new encryption takes, as NewEncryption::header_bytes, for which no secret
   // is needed. kInvalid and kUnsupported name the option.

@@ -2,6 +2,8 @@
 // The part of a description that is about the backing image.
 #include "block/described_backing.h"
 
+#include <algorithm>
+
 #include "base/diagnostics.h"
 
 namespace ringdisk {
@@ -25,9 +27,93 @@ Result<DescribedBacking> take_described_backing(Options& options, Diagnostics& d
   return described;
 }
 
+namespace {
+
+bool is_known(const DriverWords& words, std::string_view key) {
+  if (words.empty()) return true;
+  return std::ranges::any_of(words, [key](const std::string& word) {
+    return word == key || (word.ends_with('.') && key.starts_with(word));
+  });
+}
+
+template <class Driver>
+bool is_known_to_any(const std::vector<Driver>& drivers, std::string_view key) {
+  return std::ranges::any_of(drivers,
+                             [key](const Driver& driver) { return is_known(driver.words, key); });
+}
+
+// The words of one image after the other, from the top down.
+class WordJudge {
+ public:
+  explicit WordJudge(const Graph& graph) : graph_(graph) {}
+
+  Result<void> judge(DescribedBacking described, std::string format) {
+    Diagnostics& diagnostics = graph_.world().diagnostics;
+    for (std::string prefix = kBackingPrefix; described.is_given(); prefix += kBackingPrefix) {
+      Options& options = described.options;
+      const std::string driver = options.take("driver").value_or(format);
+      RETURN_IF_ERROR(take_policy(options, DevicePolicy(), diagnostics));
+      ASSIGN_OR_RETURN(DescribedBacking below, take_described_backing(options, diagnostics));
+      RETURN_IF_ERROR(judge_image(std::move(options), driver, prefix));
+      described = std::move(below);
+      format.clear();
+    }
+    return {};
+  }
+
+ private:
+  Result<void> judge_image(Options options, const std::string& driver, const std::string& prefix) {
+    if (const StorageDriver* storage = graph_.find_storage(driver)) {
+      return judge_words(options, storage->name, storage->words, prefix);
+    }
+    Options file = options.take_group("file");
+    const std::string file_driver = file.take("driver").value_or("file");
+    const StorageDriver* storage = graph_.find_storage(file_driver);
+    if (!storage) return unknown_driver(file_driver);
+    RETURN_IF_ERROR(judge_words(file, storage->name, storage->words, prefix + "file."));
+    if (driver.empty()) return judge_words_of_any(options, prefix);
+    const FormatDriver* format = graph_.find_format(driver);
+    if (!format) return unknown_driver(driver);
+    return judge_words(options, format->name, format->words, prefix);
+  }
+  Result<void> judge_words(const Options& options, const std::string& driver,
+                           const DriverWords& words, const std::string& prefix) {
+    for (const auto& [key, value] : options.values()) {
+      if (!is_known(words, key)) return refuse(driver + " has no option '" + prefix + key + "'");
+    }
+    return {};
+  }
+  Result<void> judge_words_of_any(const Options& options, const std::string& prefix) {
+    const Drivers& drivers = graph_.drivers();
+    for (const auto& [key, value] : options.values()) {
+      if (is_known_to_any(drivers.formats, key) || is_known_to_any(drivers.storages, key)) continue;
+      return refuse("no driver has an option '" + prefix + key + "'");
+    }
+    return {};
+  }
+  Error unknown_driver(const std::string& name) {
+    return graph_.world().diagnostics.explain(Error::of(ErrorKind::kUnsupported, "open"),
+                                              "there is no driver '" + name + "'");
+  }
+  Error refuse(std::string why) {
+    return graph_.world().diagnostics.explain(Error::of(ErrorKind::kInvalid, "open"),
+                                              std::move(why));
+  }
+
+  const Graph& graph_;
+};
+
+}  // namespace
+
+Result<void> check_backing_words(const Graph& graph, DescribedBacking described,
+                                 std::string format) {
+  return WordJudge(graph).judge(std::move(described), std::move(format));
+}
+
 ImageName backing_image_name(const Graph& graph, DescribedBacking described, std::string path,
                              std::string format) {
   ImageName name;
+  name.prefix = kBackingPrefix;
   if (described.options.empty()) {
     name.filename = std::move(path);
     name.format = std::move(format);

@@ -11,6 +11,8 @@
 
 namespace ringdisk {
 
+inline constexpr const char* kBackingPrefix = "backing.";
+
 struct DescribedBacking {
   Options options;  // backing.*, without that prefix
   bool is_none = false;
@@ -24,9 +26,15 @@ struct DescribedBacking {
 // Takes all of it out of an image's options. kInvalid: backing=NODE, by QEMU's names of nodes.
 Result<DescribedBacking> take_described_backing(Options& options, Diagnostics& diagnostics);
 
+// Whether drivers would know the words that `described` has, for whoever is not going to open the
+// image that they are about. `format`: as recorded; empty: unknown, and any format's words will do.
+// kInvalid names the word.
+Result<void> check_backing_words(const Graph& graph, DescribedBacking described,
+                                 std::string format);
+
 // The backing image at `path`, of the `format` that the image above records unless the description
-// says otherwise, and with the description's options. `path` is not used where the description
-// names the file.
+// says otherwise, with the description's options, which the user writes with kBackingPrefix. `path`
+// is not used where the description names the file.
 ImageName backing_image_name(const Graph& graph, DescribedBacking described, std::string path,
                              std::string format);
 

@@ -23,6 +23,7 @@ struct Graph::ChainLink {
   const ChainLink* above = nullptr;
   std::string path;  // empty: not a local file
   uint32_t depth = 0;
+  std::string prefix;  // of its options
   DescribedBacking below;
 };
 
@@ -111,6 +112,7 @@ const StorageDriver* Graph::find_storage(std::string_view name) const {
 }
 
 Task<SharedSecret> Graph::find_secret(SecretWish wish) const {
+  if (!wish.option.empty()) wish.option = prefix_ + wish.option;
   if (secrets_) co_return co_await secrets_->find(std::move(wish)).result();
   co_return world_.diagnostics.explain(Error::of(ErrorKind::kNotFound, "open"),
                                        wish.image + ": needs a passphrase, and none can be had");
@@ -169,10 +171,11 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_at_depth(ImageName name, OpenMode 
                                                        const ChainLink* above) {
   const std::string shown = name.text();
   const std::string snapshot = name.snapshot;
+  ChainLink link;
+  link.prefix = name.prefix;
   ImageParts parts = co_await take_apart(std::move(name));
   Options& described = parts.is_bare_storage ? parts.storage : parts.options;
   const DevicePolicy policy = co_await take_policy(described, mode.policy, world_.diagnostics);
-  ChainLink link;
   link.above = above;
   link.depth = above ? above->depth + 1 : 0;
   if (!parts.is_bare_storage) {
@@ -210,8 +213,10 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_at_depth(ImageName name, OpenMode 
   }
   const uint32_t node_id = storage->node->id();
   if (!snapshot.empty()) parts.options.set("snapshot", snapshot);
-  FormatOpening opening{world_,    *this, std::move(storage),
-                        link.path, mode,  std::move(parts.options)};
+  Graph here(*this);
+  here.prefix_ = link.prefix;
+  FormatOpening opening{world_,    here, std::move(storage),
+                        link.path, mode, std::move(parts.options)};
   Result<OpenedFormat> opened_format = co_await driver->open(std::move(opening)).result();
   if (!opened_format.ok()) co_return at_node(opened_format.error(), node_id);
   OpenedFormat opened = std::move(opened_format).value();
@@ -234,7 +239,11 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_backing(const OpenedFormat& format
                                                       const ChainLink& above) {
   Diagnostics& diagnostics = world_.diagnostics;
   co_await check_described(above.below, format, diagnostics);
-  if (mode.no_backing || above.below.is_none) co_return std::shared_ptr<DeviceNode>();
+  if (mode.no_backing) {
+    co_await check_backing_words(*this, above.below, format.backing_format);
+    co_return std::shared_ptr<DeviceNode>();
+  }
+  if (above.below.is_none) co_return std::shared_ptr<DeviceNode>();
   const bool names_file = above.below.names_file();
   if (format.backing_name.empty() && !names_file) co_return std::shared_ptr<DeviceNode>();
   if (above.depth >= limits::kBackingDepthMax) {
@@ -250,6 +259,7 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_backing(const OpenedFormat& format
   if (!names_file) admitted = co_await run_blocking(world_.blocking, admit);
   ImageName name =
       backing_image_name(*this, above.below, std::move(admitted), format.backing_format);
+  name.prefix = above.prefix + kBackingPrefix;
   const ImageParts parts = co_await take_apart(name);
   auto look = [&](Blocking token) -> Result<void> {
     for (const ChainLink* link = &above; link; link = link->above) {

@@ -37,6 +37,10 @@ struct OpenMode {
 
 class Graph;
 
+// What a driver takes of a description: "size", and "encrypt." for all words that begin so. For
+// judging one that is not going to be opened; empty: nobody knows.
+using DriverWords = std::vector<std::string>;
+
 // Opens storages of one kind.
 struct StorageDriver {
   std::string name;  // as in driver=…
@@ -45,6 +49,7 @@ struct StorageDriver {
       open;
   // Makes an empty storage of `size` bytes, replacing what was there. Null: cannot be created.
   std::function<Task<void>(const World&, Options options, ByteCount size)> create;
+  DriverWords words;
 };
 
 // What a format's open gets.
@@ -71,6 +76,7 @@ struct FormatDriver {
   // How sure a look at the image's first bytes makes it: 0 not at all, 100 a magic number matched.
   std::function<int(Bytes first_bytes)> probe;
   std::function<Task<OpenedFormat>(FormatOpening opening)> open;
+  DriverWords words;
 };
 
 // The drivers there are, made in main. Constant afterwards.
@@ -84,7 +90,8 @@ struct ImageName {
   std::string filename;  // used if `options` is empty
   std::string format;  // empty: probe (the disk must then not be raw for writing, see Graph::open)
   Options options;     // driver=…,file.driver=…,file.filename=…
-  std::string snapshot;      // not the disk but this internal snapshot of it; empty: the disk
+  std::string snapshot;  // not the disk but this internal snapshot of it; empty: the disk
+  std::string prefix;    // what its options have before them where the user writes them: "backing."
   std::string text() const;  // as the user would recognise it
 };
 
@@ -127,6 +134,7 @@ class Graph {
 
   const World& world() const { return world_; }
   const OpenGate& gate() const { return gate_; }
+  const Drivers& drivers() const { return drivers_; }
 
  private:
   struct ChainLink;
@@ -140,6 +148,7 @@ class Graph {
   const Drivers& drivers_;
   const OpenGate& gate_;
   SecretSource* const secrets_;
+  std::string prefix_;  // ImageName::prefix of the image that is being opened with it
 };
 
 }  // namespace ringdisk

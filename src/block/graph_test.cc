@@ -357,6 +357,65 @@ TEST_F(DescribedBackingTest, WordsAboutAnImageThatIsNotThereAreRefused) {
   EXPECT_EQ(chain_of(top() + ",backing.size=1", mode), "top:chain ");
 }
 
+// Who does not open the images below refuses what they would refuse.
+TEST_F(DescribedBackingTest, WordsThatNobodyKnowsAreRefusedWithoutOpeningAnything) {
+  OpenMode mode;
+  mode.no_backing = true;
+  drivers.storages[0].words = {"filename", "cache."};
+  drivers.formats[0].words = {"key"};
+  auto expect_known = [&](const std::string& words) {
+    EXPECT_EQ(chain_of(top() + "," + words, mode), "top:chain ") << words;
+  };
+  auto expect_unknown = [&](const std::string& words, const std::string& why) {
+    EXPECT_EQ(chain_of(top() + "," + words, mode), (folder / "top: ") + why) << words;
+  };
+  image("top", "/nowhere/absent", "raw");
+  expect_known("backing.size=1,backing.file.cache.direct=on,backing.discard=unmap");
+  expect_known("backing.driver=chain,backing.key=1,backing.backing.size=1");
+  expect_known("backing.driver=file,backing.filename=x");
+  expect_known("backing=");
+  expect_unknown("backing.speed=9", "raw has no option 'backing.speed'");
+  expect_unknown("backing.key=1", "raw has no option 'backing.key'");
+  expect_unknown("backing.file.speed=9", "file has no option 'backing.file.speed'");
+  expect_unknown("backing.driver=file,backing.size=1", "file has no option 'backing.size'");
+  expect_unknown("backing.driver=vmdk", "there is no driver 'vmdk'");
+  expect_unknown("backing.file.driver=ftp", "there is no driver 'ftp'");
+  // Nobody knows the format of what lies below that.
+  expect_unknown("backing.driver=chain,backing.backing.speed=9",
+                 "no driver has an option 'backing.backing.speed'");
+}
+
+// Whoever lacks a passphrase hears what to write, wherever in the chain the image is.
+TEST_F(DescribedBackingTest, TheOptionThatNamesASecretIsThatOfTheWholeDescription) {
+  class Secrets final : public SecretSource {
+   public:
+    Task<SharedSecret> find(SecretWish wish) override {
+      options += wish.option + " ";
+      co_return SharedSecret();
+    }
+    std::string options;
+  };
+  drivers.formats[0].open = [](FormatOpening opening) -> Task<OpenedFormat> {
+    SecretWish wish;
+    wish.option = "key-secret";
+    const SharedSecret none = co_await opening.graph.find_secret(std::move(wish));
+    co_return co_await open_chain(std::move(opening)).result();
+  };
+  image("top", "middle");
+  image("middle", "base");
+  image("base", "");
+  Secrets secrets;
+  Graph graph(world.world(), drivers, gate, &secrets);
+  auto root = [&](Shard&) -> Task<void> {
+    ImageName name;
+    name.filename = folder / "top";
+    std::shared_ptr<DeviceNode> device = co_await graph.open(std::move(name), OpenMode());
+    co_await device->close();
+  };
+  EXPECT_TRUE(world.run(root).ok());
+  EXPECT_EQ(secrets.options, "key-secret backing.key-secret backing.backing.key-secret ");
+}
+
 TEST_F(DescribedBackingTest, ALoopIsFoundThroughAFileThatTheUserNamed) {
   image("top", "other");
   expect_refused(top() + ",backing.file.filename=" + (folder / "top"), "leads back to");

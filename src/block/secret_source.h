@@ -20,6 +20,9 @@ using SharedSecret = std::shared_ptr<const SecretBytes>;
 struct SecretWish {
   std::string id;     // as in key-secret=ID; empty: the user named none
   std::string image;  // whom it is for, as the user would recognise it
+  // What names the secret in the image's own description: "encrypt.key-secret". Graph::find_secret
+  // puts before it where in the chain the image is. Empty: nothing does (a command's own option).
+  std::string option;
   // It is going to be set, so a person is asked twice.
   bool is_new = false;
 };

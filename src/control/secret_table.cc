@@ -77,11 +77,13 @@ Error SecretTable::explain_silence(const Error& error, const SecretWish& wish) {
     return diagnostics_.explain(error, wish.image + ": no passphrase was entered");
   }
   if (error.kind != ErrorKind::kNotFound) return error;
+  const std::string option = wish.option.empty() ? "key-secret" : wish.option;
+  const char* place = wish.option.empty() ? "" : " in its description (--image-opts)";
   return diagnostics_.explain(
-      error,
-      wish.image +
-          ": needs a passphrase, and there is no terminal to ask at; say --key-file PATH, or "
-          "--object secret,id=sec0,file=PATH and key-secret=sec0");
+      error, wish.image +
+                 ": needs a passphrase, and there is no terminal to ask at; say --key-file PATH, "
+                 "or --object secret,id=sec0,file=PATH and " +
+                 option + "=sec0" + place);
 }
 
 }  // namespace ringdisk

@@ -167,6 +167,10 @@ TEST_P(SecretTableTest, SecretsAreFoundByTheirId) {
 TEST_P(SecretTableTest, TheKeyFileIsForImagesThatNameNone) {
   SecretTable table(diagnostics());
   EXPECT_NE(found(table, wish("")).find("disk.luks: needs a passphrase"), std::string::npos);
+  SecretWish below = wish("");
+  below.option = "backing.encrypt.key-secret";
+  EXPECT_NE(found(table, below).find("and backing.encrypt.key-secret=sec0 in its description"),
+            std::string::npos);
   ASSERT_TRUE(table.set_key_file(kBlocking, file_with("key", "of a file")).ok());
   EXPECT_EQ(found(table, wish("")), "of a file");
   EXPECT_NE(found(table, wish("d")), "of a file");

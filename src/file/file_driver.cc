@@ -192,6 +192,7 @@ Task<void> create_file_storage(const World& world, Options options, ByteCount si
 StorageDriver file_driver(bool offers_share) {
   StorageDriver driver;
   driver.name = "file";
+  driver.words = {"filename", "cache", "cache.direct", "cache.no-flush", "locking", "discard"};
   driver.open = [offers_share](const World& world, Options options, OpenMode mode) {
     return open_file_node(world, std::move(options), mode, offers_share);
   };

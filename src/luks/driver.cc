@@ -44,6 +44,7 @@ Task<OpenVolume> Opener::open_with(SharedStorage& header) {
   VolumeOpening volume;
   volume.secret_id = secret_id_;
   volume.image = opening_.storage->node->name();
+  volume.option = kSecretKey;
   volume.settings = settings_;
   volume.repairs_header = repairs_header;
   co_return co_await open_volume(opening_.graph, window, std::move(volume)).result();
@@ -119,6 +120,8 @@ FormatDriver luks_driver(FormatDriver raw, luks::VolumeSettings settings) {
   FormatDriver driver;
   driver.name = "luks";
   driver.probe = &luks::probe;
+  driver.words = {"key-secret", "allow-discards", "header", "header."};
+  for (std::string_view limit : luks::kKdfLimitWords) driver.words.emplace_back(limit);
   driver.open = [raw, settings](FormatOpening opening) {
     return luks::open_image(std::move(opening), raw, settings);
   };

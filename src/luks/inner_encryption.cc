@@ -72,6 +72,11 @@ class LuksEncryption final : public DataEncryption {
   std::string_view name() const override { return "luks"; }
   OptionLines create_options() const override { return cipher_option_lines(false); }
   OptionLines amend_options() const override { return amend_option_lines(); }
+  DriverWords open_words() const override {
+    DriverWords words = {"key-secret"};
+    for (std::string_view limit : kKdfLimitWords) words.emplace_back(limit);
+    return words;
+  }
 
   Result<ByteCount> measure(Diagnostics& diagnostics, Options options) const override {
     options.take("key-secret");
@@ -97,6 +102,7 @@ class LuksEncryption final : public DataEncryption {
     VolumeOpening volume;
     volume.secret_id = options.take("key-secret").value_or("");
     volume.image = file.node->name();
+    volume.option = "encrypt.key-secret";
     volume.settings = settings_;
     volume.settings.kdf_limits =
         co_await take_kdf_limits(options, settings_.kdf_limits, graph.world().diagnostics);

@@ -4,6 +4,7 @@
 // for one image (kdf-memory-max=).
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "base/result.h"
@@ -22,6 +23,8 @@ struct KdfLimits {
 inline constexpr std::string_view kKdfIterationsMax = "kdf-iterations-max";
 inline constexpr std::string_view kKdfMemoryMax = "kdf-memory-max";
 inline constexpr std::string_view kKdfWorkMax = "kdf-work-max";
+inline constexpr std::array<std::string_view, 3> kKdfLimitWords = {kKdfIterationsMax, kKdfMemoryMax,
+                                                                   kKdfWorkMax};
 
 // Takes kdf-iterations-max=N (of PBKDF2), kdf-memory-max=SIZE (of Argon2) and kdf-work-max=SIZE
 // (its memory times its passes); what is absent is as in `otherwise`. Sizes count whole KiB. 0 of

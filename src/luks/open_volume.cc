@@ -30,6 +30,7 @@ Task<OpenVolume> open_volume(Graph& graph, HeaderWindow window, VolumeOpening op
   SecretWish wish;
   wish.id = std::move(opening.secret_id);
   wish.image = std::move(opening.image);
+  wish.option = std::move(opening.option);
   const SharedSecret secret = co_await graph.find_secret(std::move(wish));
   Unlock with;
   with.passphrase = secret->bytes();

@@ -21,6 +21,7 @@ struct OpenVolume {
 struct VolumeOpening {
   std::string secret_id;  // of key-secret=; empty: the key file, or a person
   std::string image;      // as the user calls it
+  std::string option;     // in the image's description, that names the secret
   VolumeSettings settings;
   bool repairs_header = false;
 };

@@ -164,6 +164,7 @@ Task<void> MemNode::close() { co_return; }
 StorageDriver mem_driver() {
   StorageDriver driver;
   driver.name = "mem";
+  driver.words = {"size", "block_size"};
   driver.open = open_mem;
   return driver;
 }

@@ -99,6 +99,7 @@ Task<void> NullNode::close() { co_return; }
 StorageDriver null_driver() {
   StorageDriver driver;
   driver.name = "null";
+  driver.words = {"size"};
   driver.open = open_null;
   return driver;
 }

@@ -146,6 +146,7 @@ Task<void> RawNode::close() { return storage_->node->close(); }
 FormatDriver raw_driver() {
   FormatDriver driver;
   driver.name = "raw";
+  driver.words = {"offset", "size", "probed"};
   // Anything can be raw, so nothing speaks for it: the graph takes it when no other format is sure.
   driver.probe = [](Bytes) { return 0; };
   driver.open = open_raw;

@@ -253,6 +253,9 @@ Task<OpenedFormat> open_image(FormatOpening opening, const DataEncryption* encry
 FormatDriver qcow2_driver(const DataEncryption* encryption) {
   FormatDriver driver;
   driver.name = "qcow2";
+  driver.words = {"l2-cache-size", "snapshot", "data-file.", "encrypt.format"};
+  const DriverWords encrypt = encryption ? encryption->open_words() : DriverWords();
+  for (const std::string& word : encrypt) driver.words.push_back("encrypt." + word);
   driver.probe = [](Bytes first_bytes) { return qcow2::looks_like_qcow2(first_bytes) ? 100 : 0; };
   driver.open = [encryption](FormatOpening opening) {
     return qcow2::open_image(std::move(opening), encryption);

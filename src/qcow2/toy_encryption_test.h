@@ -120,6 +120,7 @@ class ToyEncryption final : public DataEncryption {
   std::string_view name() const override { return "luks"; }
   Lines create_options() const override { return {{"key-secret=<str>", "right"}}; }
   Lines amend_options() const override { return {{"state=<str>", "active or inactive"}}; }
+  DriverWords open_words() const override { return {"key-secret"}; }
 
   Result<ByteCount> measure(Diagnostics& diagnostics, Options options) const override {
     options.take("key-secret");
