@@ -244,6 +244,21 @@ class Qcow2EncryptionTest(encrypted.EncryptedCase):
                              "--image-opts", self.described.replace("sec0", "wrong"), self.copy)
         self.assertFalse(self.copy.exists())
 
+    def test_a_file_that_was_cut_short_is_told(self):
+        """Whoever made it; QEMU gives noise."""
+        pattern.full(SIZE, SEED).write(self.raw)
+        for maker in (self.qemu_makes, self.ringdisk_makes):
+            maker()
+            size = self.image.stat().st_size
+            with open(self.image, "r+b") as file:
+                file.truncate(size - 3 * 65536 - 1000)
+            line = self.require_refused("has been cut short", "convert", *self.objects(),
+                                        "--image-opts", "-O", "raw", self.described, self.copy)
+            self.assertIn(f"run 'ringdisk check {self.image}'", line)
+            done = peers.ringdisk("check", self.image, expect=2)
+            self.assertIn("data cluster beyond the end of the file", done.stdout + done.stderr)
+            self.image.unlink()
+
     def test_legacy_aes_is_refused_by_name(self):
         peers.run([peers.need("qemu-img"), "create", *self.objects(), "-f", "qcow2", "-o",
                    "encrypt.format=aes,encrypt.key-secret=sec0", self.image, "1M"])

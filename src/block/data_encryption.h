@@ -48,7 +48,8 @@ class DataEncryption {
                                                        Options options) const = 0;
   // `file` as its guest data is seen: the same offsets, deciphered with what `options` (key-secret)
   // or else the user says. The view outlives neither the file nor closes it. kDenied with a note:
-  // no key slot opens. Blocks have 512 bytes at least; zeros are written, not left to the file.
+  // no key slot opens. Blocks have 512 bytes at least; zeros are written, not left to the file;
+  // what lies beyond the file's end is no zeros either, and its reads fail (kCorrupt with a note).
   virtual Task<std::unique_ptr<SharedStorage>> open_view(Graph& graph, SharedStorage& file,
                                                          HostRange header,
                                                          Options options) const = 0;

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "async/task.h"
@@ -32,6 +33,8 @@ struct StorageLimits {
       false;  // what a resize, or a write further out, adds reads as zeros (regular files)
   bool fast_zero = false;  // write_zeroes costs about as much as a metadata change
   bool unmaps = false;     // discard gives space back
+  // What reads beyond size() get; none: zeros. For what is deciphered, where there are none.
+  std::optional<Error> error_beyond_end;
 };
 
 struct WriteOptions {

@@ -76,6 +76,11 @@ Task<void> StorageAccess::read_padded(HostOffset offset, MutableBuffers target) 
   const uint64_t end = size().value();
   const uint64_t there = offset.value() < end ? end - offset.value() : 0;
   const size_t inside = static_cast<size_t>(std::min<uint64_t>(target.size(), there));
+  if (inside != target.size() && limits_.error_beyond_end) {
+    Error error = *limits_.error_beyond_end;
+    error.offset = std::max(offset.value(), end);
+    co_await fail(error);
+  }
   fill_zero(target.slice(inside, target.size() - inside));
   for (size_t done = 0; done < inside;) {
     HostOffset at = offset + ByteCount(done);
@@ -245,7 +250,7 @@ Task<StorageExtent> StorageAccess::find_extent(HostRange range) {
   StorageExtent extent;
   if (inside.empty()) {  // beyond the end
     extent.length = range.length;
-    extent.zero = true;
+    extent.zero = !limits_.error_beyond_end;
     co_return extent;
   }
   HostRange blocks =

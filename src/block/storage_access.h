@@ -3,8 +3,8 @@
 // storage. Everyone above a driver calls this, byte by byte if need be: it checks range, permission
 // and limits, pads what is smaller than the storage's block (under the node's BlockLock, so that
 // two padded writes, or a padded and a whole one, never undo each other), splits what is too large,
-// gives zeros beyond the end, and counts. An aligned request costs one check and no coroutine
-// frame.
+// gives zeros (or the storage's error) beyond the end, and counts. An aligned request costs one
+// check and no coroutine frame.
 #pragma once
 
 #include <cstdint>
@@ -46,7 +46,8 @@ class StorageAccess {
   StorageNode& node() { return *storage_.node; }
   const StorageCounters& counters() const { return counters_; }
 
-  // Any offset, length and alignment. Bytes beyond the end read as zeros.
+  // Any offset, length and alignment. Bytes beyond the end read as zeros, or fail with
+  // limits().error_beyond_end.
   Task<void> read(HostOffset offset, MutableBuffers target);
   // Grows the storage where it can; kNoSpace beyond the end of one that can't.
   Task<void> write(HostOffset offset, ConstBuffers source, WriteOptions options = {});

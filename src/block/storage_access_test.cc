@@ -14,6 +14,7 @@
 #include "async/scope.h"
 #include "base/limits.h"
 #include "base/random.h"
+#include "nodes/storage_filter.h"
 #include "sim/sim_storage.h"
 #include "sim/sim_world.h"
 
@@ -195,6 +196,52 @@ TEST(StorageAccessTest, BytesBeyondAnOddEndReadAsZeros) {
       }
     };
     ASSERT_TRUE(with_access(world, stage, body).ok());
+  }
+}
+
+// As of a view that deciphers.
+class NoZerosBeyond final : public StorageFilter {
+ public:
+  NoZerosBeyond(SimDisk& disk, Error error)
+      : StorageFilter(
+            std::make_unique<SharedStorage>(std::make_unique<SimStorageNode>(disk, "disk", 1))),
+        limits_(child().limits()) {
+    limits_.error_beyond_end = error;
+  }
+  const char* driver() const override { return "no zeros beyond"; }
+  const StorageLimits& limits() const override { return limits_; }
+  Task<std::unique_ptr<StorageQueue>> open_queue(Shard& shard) override {
+    return child().open_queue(shard);
+  }
+
+ private:
+  StorageLimits limits_;
+};
+
+TEST(StorageAccessTest, WhatIsBeyondTheEndMayBeAnErrorInsteadOfZeros) {
+  for (const uint32_t block_size : {1, 512}) {
+    SimWorld world(block_size);
+    SimDisk disk(file_of(1024, block_size), 3);
+    SharedStorage storage(
+        std::make_unique<NoZerosBeyond>(disk, Error::of(ErrorKind::kCorrupt, "read")));
+    auto body = [&](Shard& shard) -> Task<void> {
+      std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, shard);
+      std::vector<std::byte> bytes(100);
+      const MutableBuffers target{MutableBytes(bytes)};
+      co_await access->read(HostOffset(924), target);
+      for (const uint64_t at : {925, 1024, 5000}) {
+        const Result<void> read = co_await access->read(HostOffset(at), target).result();
+        EXPECT_EQ(read.ok() ? ErrorKind::kIo : read.error().kind, ErrorKind::kCorrupt);
+        EXPECT_EQ(read.ok() ? 0 : read.error().offset, std::max<uint64_t>(at, 1024));
+      }
+      const HostRange beyond(HostOffset(2048), ByteCount(512));
+      const StorageExtent extent = co_await access->find_extent(beyond);
+      EXPECT_FALSE(extent.zero);
+      access.reset();
+      co_await storage.node->close();
+    };
+    const Result<void> done = world.run(body);
+    EXPECT_TRUE(done.ok()) << world.diagnostics().describe(done.error());
   }
 }
 

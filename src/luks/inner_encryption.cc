@@ -37,6 +37,14 @@ Result<InnerRequest> read_request(Options& options, Diagnostics& diagnostics) {
   return request;
 }
 
+// Whatever points there: the file that it pointed at was longer.
+Error cut_short(Diagnostics& diagnostics, const SharedStorage& file) {
+  return diagnostics.explain(Error::of(ErrorKind::kCorrupt, "read"), file.node->id(),
+                             "has been cut short: guest data lies beyond the end of the file; run "
+                             "'ringdisk check " +
+                                 file.node->name() + "'");
+}
+
 class NewLuksEncryption final : public NewEncryption {
  public:
   NewLuksEncryption(const World& world, FormatRequest request, ByteCount header_bytes,
@@ -111,6 +119,7 @@ class LuksEncryption final : public DataEncryption {
     const HeaderWindow window = window_at(*access, header);
     OpenVolume opened = co_await open_volume(graph, window, std::move(volume));
     LuksViewOptions view = view_options(graph.world(), opened);
+    view.error_beyond_end = cut_short(graph.world().diagnostics, file);
     co_return std::make_unique<SharedStorage>(std::make_unique<LuksView>(file, std::move(view)));
   }
 

@@ -176,6 +176,7 @@ StorageLimits limits_over(const StorageLimits& child, const LuksViewOptions& opt
   limits.grown_reads_zero = false;
   limits.fast_zero = false;
   limits.unmaps = child.unmaps && options.allow_discards;
+  limits.error_beyond_end = options.error_beyond_end;
   return limits;
 }
 

@@ -37,6 +37,7 @@ struct LuksViewOptions {
   std::span<Shard* const> shards;
   // What ciphering a byte takes here (measure_cipher); decides what is worth handing over.
   double ns_per_byte = 0;
+  std::optional<Error> error_beyond_end;  // StorageLimits; none: zeros
 };
 
 // Nanoseconds a byte, by ciphering a little; at most a millisecond.

@@ -6,6 +6,7 @@
 
 #include "qcow2/admin.h"
 #include "qcow2/edit/edit_fixture_test.h"
+#include "qcow2/image_stage_test.h"
 #include "sim/crash_sweep.h"
 #include "sim/device_contract.h"
 #include "sim/fault_sweep.h"
@@ -290,6 +291,41 @@ TEST_F(EncryptedImageTest, APointerIntoTheEncryptionHeaderIsDamage) {
   std::vector<std::byte> header(kToyHeaderBytes);
   disk().peek(header_at, header);
   EXPECT_TRUE(header == toy_header());
+}
+
+// A file that was cut short: zeros would be a lie, and deciphered they are noise.
+TEST(CutShortTest, WhatLiesBeyondTheEndOfTheFileIsAnErrorThatSaysSo) {
+  for (const bool extended : {false, true}) {
+    TestImage image;
+    image.is_encrypted = true;
+    image.extended_l2 = extended;
+    image.cluster_bits = 14;
+    constexpr uint64_t kCluster = 1 << 14;
+    ImageStage stage(image, ByteCount(1 << 20), sim::SimDiskOptions::file());
+    auto fill = [](DeviceQueue& queue) { return write_stamped(queue, 0, 3 * kCluster, 7); };
+    ASSERT_TRUE(stage.use(fill).ok());
+    const uint64_t l2_at = stage.get64(3 * kCluster) & kOffsetMask;
+    // One of the three lies partly beyond the end then, another one wholly.
+    const uint64_t end = stage.disk.size();
+    const std::vector<std::byte> part(512);
+    stage.disk.poke(end, part);
+    const uint64_t entry_bytes = extended ? 16 : 8;
+    stage.put64(l2_at + entry_bytes, kCopied | end);
+    stage.put64(l2_at + 2 * entry_bytes, kCopied | (end + kCluster));
+    for (const uint64_t at : {kCluster + 512, 2 * kCluster}) {
+      auto look = [at](DeviceQueue& queue) { return expect_stamped(queue, at, 512, 7); };
+      const Result<void> read = stage.use(look, true);
+      ASSERT_FALSE(read.ok()) << at;
+      EXPECT_EQ(read.error().kind, ErrorKind::kCorrupt);
+      EXPECT_EQ(read.error().errno_value, EIO);
+      EXPECT_EQ(stage.text_of(read), "disk.qcow2: has been cut short");
+      // Half a sector of it cannot be written either.
+      auto write = [at](DeviceQueue& queue) { return write_stamped(queue, at, 100, 8); };
+      EXPECT_FALSE(stage.use(write).ok());
+    }
+    auto rest = [](DeviceQueue& queue) { return expect_stamped(queue, 0, kCluster, 7); };
+    EXPECT_TRUE(stage.use(rest, true).ok());
+  }
 }
 
 TEST(EncryptionHeaderTest, WhereItCannotBeIsRefused) {

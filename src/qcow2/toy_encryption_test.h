@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/diagnostics.h"
 #include "base/endian.h"
 #include "block/data_encryption.h"
 #include "runtime/shard.h"
@@ -80,8 +81,10 @@ class ToyQueue final : public StorageQueue {
 
 class ToyView final : public StorageNode {
  public:
-  explicit ToyView(SharedStorage& file)
+  ToyView(SharedStorage& file, Diagnostics& diagnostics)
       : StorageNode(file.node->name(), file.node->id()), file_(file), limits_(file.node->limits()) {
+    limits_.error_beyond_end = diagnostics.explain(Error::of(ErrorKind::kCorrupt, "read"),
+                                                   file.node->id(), "has been cut short");
     limits_.block_size = 512;  // not the file's, in which metadata may share a block
     limits_.grown_reads_zero = limits_.fast_zero = limits_.unmaps = false;
   }
@@ -138,7 +141,8 @@ class ToyEncryption final : public DataEncryption {
     co_await check_key(options);
     co_await options.check_all_taken("toy", graph.world().diagnostics);
     co_await expect_header(file, header);
-    co_return std::make_unique<SharedStorage>(std::make_unique<ToyView>(file));
+    co_return std::make_unique<SharedStorage>(
+        std::make_unique<ToyView>(file, graph.world().diagnostics));
   }
   Task<std::vector<DescribedField>> describe(const World&, StorageAccess&,
                                              HostRange header) const override {

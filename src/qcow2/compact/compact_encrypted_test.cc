@@ -138,6 +138,29 @@ TEST(CompactEncryptedTest, AHeaderThatIsNotCountedStopsIt) {
   EXPECT_TRUE(before == after);
 }
 
+// What it shows would be noise at any other place.
+TEST(CompactEncryptedTest, AFileThatWasCutShortStopsIt) {
+  TestImage image;
+  image.is_encrypted = true;
+  CompactStage stage(image, 3, HolesOptions(), sim::SimDiskOptions::file());
+  const uint64_t l1_at = 3 << image.cluster_bits;
+  const uint64_t l2_at = word_on(stage.disk, l1_at) & kOffsetMask;
+  uint64_t at = l2_at;
+  while ((word_on(stage.disk, at) & kOffsetMask) == 0 || (word_on(stage.disk, at) & kReadsZero)) {
+    at += kEntryBytes;
+  }
+  const uint64_t before = word_on(stage.disk, at);
+  const uint64_t size = stage.disk.size();
+  put_entry_on(stage.disk, at, kCopied | size);
+  const Result<CompactReport> done = stage.compact(CompactLimits());
+  ASSERT_FALSE(done.ok());
+  EXPECT_EQ(done.error().kind, ErrorKind::kCorrupt);
+  EXPECT_EQ(stage.disk.size(), size);
+  put_entry_on(stage.disk, at, before);
+  stage.image.leaks_allowed = true;
+  stage.expect_sound();
+}
+
 // --- crashes and faults
 
 TEST(CompactEncryptedCrashTest, ACrashAnywhereLeaksAtWorst) {

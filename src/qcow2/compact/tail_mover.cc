@@ -57,11 +57,11 @@ class CopyLane {
   }
 
   Task<void> copy(StorageAccess& storage, const Piece& piece, MutableBytes bytes) {
-    co_await storage.read(HostOffset(piece.from), MutableBuffers(bytes));
     if (is_ciphered_) {
-      co_await storage.write(HostOffset(piece.to), ConstBuffers(Bytes(bytes)));
+      co_await copy_ciphered(storage, piece, bytes);
       co_return;
     }
+    co_await storage.read(HostOffset(piece.from), MutableBuffers(bytes));
     const uint64_t granule =
         std::clamp(image_.geometry.cluster_size(), kZeroGranuleMin, kZeroGranuleMax);
     for (size_t done = 0; done < bytes.size();) {
@@ -75,6 +75,16 @@ class CopyLane {
       }
       done += run.length;
     }
+  }
+
+  // The file may end within a cluster, behind the last subcluster of it that anybody sees.
+  Task<void> copy_ciphered(StorageAccess& storage, const Piece& piece, MutableBytes bytes) {
+    const uint64_t end = storage.size().value();
+    const uint64_t there = end - std::min(end, piece.from);
+    const MutableBytes shown = bytes.first(std::min<uint64_t>(there, bytes.size()));
+    if (shown.empty()) co_return;
+    co_await storage.read(HostOffset(piece.from), MutableBuffers(shown));
+    co_await storage.write(HostOffset(piece.to), ConstBuffers(Bytes(shown)));
   }
 
   const Image& image_;

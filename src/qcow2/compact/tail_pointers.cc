@@ -3,6 +3,7 @@
 #include "qcow2/compact/tail_pointers.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "base/diagnostics.h"
 #include "qcow2/damage.h"
@@ -237,8 +238,20 @@ class TailScan::Lane {
       pointer.length = static_cast<uint32_t>(geometry.cluster_size());
       pointer.is_kept =
           kind == EntryKind::kZero || (kind == EntryKind::kSubclusters && entry.allocated() == 0);
+      if (!pointer.is_kept && is_cut_short(entry)) return scan_.damaged("the L2 entry", place);
     }
     return scan_.note(pointer, found_, found_max_);
+  }
+
+  // Whether what it shows lies beyond the end of the file, where enciphered zeros are no zeros.
+  bool is_cut_short(L2Entry entry) const {
+    if (!scan_.parts_.image.header.is_encrypted()) return false;
+    const Geometry& geometry = scan_.geometry_;
+    uint64_t shown = geometry.cluster_size();
+    if (geometry.has_subclusters()) {
+      shown = geometry.unit_size() * static_cast<uint64_t>(std::bit_width(entry.allocated()));
+    }
+    return entry.host().value() + shown > scan_.parts_.storage.size().value();
   }
 
   TailScan& scan_;
