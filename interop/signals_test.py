@@ -3,11 +3,13 @@
 expects (128 plus the signal), says so in one line, says what of its work is there, and leaves no
 half image behind."""
 import os
+import pathlib
 import signal
 import struct
 import subprocess
 import time
 
+import luks_volumes
 import peers
 
 MIB = 1 << 20
@@ -123,6 +125,55 @@ class Interrupted(peers.Case):
         self.assertEqual(process.returncode, 128 + signal.SIGINT)
         self.assertIn("target.raw: holds only a part of the source", errors)
         self.assertIn("convert was interrupted", errors)
+
+    # Minutes of a derivation that no library can stop; the memory tells that it has begun.
+    COSTLY_KIB, COSTLY_PASSES = 200_000, 2000
+
+    def wait_for_memory(self, process):
+        limit = time.monotonic() + TIMEOUT_S
+        pages = self.COSTLY_KIB * 1024 // os.sysconf("SC_PAGE_SIZE") // 2
+        while int(pathlib.Path(f"/proc/{process.pid}/statm").read_text().split()[1]) < pages:
+            self.assertIsNone(process.poll())
+            self.assertLess(time.monotonic(), limit)
+            time.sleep(0.01)
+
+    def make_volume(self):
+        volume, key = self.directory / "disk.luks", self.directory / "key"
+        key.write_bytes(b"a passphrase")
+        with open(volume, "wb") as file:
+            file.truncate(20 * MIB)
+        peers.ringdisk("luks", "format", "--key-file", key, "--pbkdf-memory", "32",
+                       "--pbkdf-force-iterations", "4", volume)
+        return volume, key
+
+    def test_no_key_derivation_is_waited_for_and_no_header_changes(self):
+        volume, key = self.make_volume()
+        before = volume.read_bytes()
+        header = self.directory / "header.luks"
+        costly = ("--key-file", key, "--pbkdf-memory", str(self.COSTLY_KIB),
+                  "--pbkdf-force-iterations", str(self.COSTLY_PASSES), volume)
+        new = ("--new-key-file", key)
+        for words in (("add-key", *new), ("change-key", *new), ("format", "--force"),
+                      ("format", "--header", header)):
+            with self.subTest(words=words):
+                process = self.start("luks", *words, *costly)
+                self.wait_for_memory(process)
+                _, errors = self.interrupt(process)
+                self.assertIn("luks was interrupted", errors)
+                self.assertEqual(volume.read_bytes(), before)
+                self.assertFalse(header.exists())
+
+    def test_an_open_that_derives_a_key_ends_and_leaves_no_target(self):
+        volume, key = self.make_volume()
+        luks_volumes.change_metadata(volume, lambda metadata: metadata["keyslots"]["0"]["kdf"]
+                                     .update(memory=self.COSTLY_KIB, time=self.COSTLY_PASSES))
+        target = self.directory / "target.raw"
+        process = self.start("convert", "--kdf-work-max=1T", "--key-file", key, "-f", "luks", "-O",
+                             "raw", volume, target)
+        self.wait_for_memory(process)
+        _, errors = self.interrupt(process, signal.SIGTERM)
+        self.assertIn("convert was interrupted", errors)
+        self.assertFalse(target.exists())
 
     def test_a_reader_that_goes_away_ends_map_quietly(self):
         disk = self.directory / "disk.raw"

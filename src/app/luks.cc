@@ -50,6 +50,7 @@ struct LuksRun {
     luks::NewKey key;
     key.passphrase = new_passphrase->bytes();
     key.kdf = request.kdf;
+    key.kdf.stop = kdf_limits.stop;
     return key;
   }
   void say(const std::string& text) const {
@@ -198,6 +199,7 @@ Task<void> check_room(LuksRun& run, HeaderWindow window, luks::FormatPlaces plac
 
 Task<void> do_format(LuksRun& run, HeaderWindow window) {
   luks::FormatRequest& format = run.request.format;
+  format.kdf.stop = run.kdf_limits.stop;
   co_await find_volume_key(run);
   if (run.volume_key) {
     format.volume_key = run.volume_key->bytes();
@@ -325,7 +327,8 @@ Task<bool> makes_header_file(LuksRun& run) {
 
 Task<int> run(Program& program, const Arguments& arguments) {
   LuksRequest request = co_await read_luks_request(arguments, program.diagnostics());
-  const luks::VolumeSettings settings = co_await volume_settings(arguments, program.diagnostics());
+  luks::VolumeSettings settings = co_await volume_settings(arguments, program.diagnostics());
+  settings.kdf_limits.stop = program.stop.token();
   LuksRun luks_run{program, arguments, std::move(request), settings.kdf_limits, nullptr,
                    nullptr, nullptr};
   const LuksAction action = luks_run.request.action;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From words to an exit status. Reading comes first, so that a mistyped option costs no threads.
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -118,13 +120,15 @@ Task<int> run_watched(Scope& scope, const Command& command, Program& program,
   co_return std::move(exit_status);
 }
 
-// The exit status of a command that ended with `error`, where a signal is the cause.
-Result<int> end_interrupted(const Command& command, Console& console, int signal, Error error) {
+// The end of a command that ended with `error`, where a signal is the cause: of the process, at
+// once. All that the command opened is closed; what still computes (runtime/abandonable.h) is for
+// nobody, and its memory goes with the process.
+Error end_interrupted(const Command& command, Console& console, int signal, Error error) {
   if (signal == 0 || error.kind != ErrorKind::kCancelled) return error;
-  RETURN_IF_ERROR(console.flush());
+  if (Result<void> flushed = console.flush(); !flushed.ok()) return flushed.error();
   console.remark("ringdisk: " + std::string(command.name) + " was interrupted" +
                  std::string(command.when_interrupted) + "\n");
-  return kExitSignal + signal;
+  _exit(kExitSignal + signal);
 }
 
 bool has_option(const Command& command, std::string_view key) {
@@ -136,10 +140,11 @@ Result<int> run_in_world(const Command& command, const Arguments& arguments,
                          const Environment& environment, Diagnostics& diagnostics) {
   ASSIGN_OR_RETURN(ProcessWorldOptions options,
                    world_options(command, arguments, environment, diagnostics));
-  ASSIGN_OR_RETURN(const luks::VolumeSettings settings, volume_settings(arguments, diagnostics));
+  ASSIGN_OR_RETURN(luks::VolumeSettings settings, volume_settings(arguments, diagnostics));
   SecretTable secrets(diagnostics);
   RETURN_IF_ERROR(read_secrets(secrets, arguments));
   Stop stop;
+  settings.kdf_limits.stop = stop.stop.token();
   RETURN_IF_ERROR(stop.start(command));
   OpenGate gate(diagnostics);
   allow_paths(gate, arguments, environment.allow_path);

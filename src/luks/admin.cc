@@ -78,10 +78,12 @@ Task<NewVolume> read_request(Graph& graph, CreateRequest& request) {
   co_return std::move(volume);
 }
 
-Task<void> write_volume(const World& world, SharedStorage& storage, const NewVolume& volume) {
+Task<void> write_volume(const World& world, SharedStorage& storage, const NewVolume& volume,
+                        CancelToken stop) {
   std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
   FormatRequest request = volume.format;
   request.passphrase = volume.secret->bytes();
+  request.kdf.stop = stop;
   const HeaderWindow window(*access);
   LuksVolume made = co_await format_luks(world, window, std::move(request));
   const HostOffset begin(made.payload_offset.value()), end(volume.file_bytes.value());
@@ -222,7 +224,8 @@ class LuksAdmin final : public FormatAdmin {
     co_await graph.create_storage(request.storage, volume.file_bytes);
     OpenMode mode;
     std::unique_ptr<SharedStorage> storage = co_await graph.open_storage(request.storage, mode);
-    Result<void> written = co_await write_volume(graph.world(), *storage, volume).result();
+    Result<void> written =
+        co_await write_volume(graph.world(), *storage, volume, limits_.stop).result();
     co_await close_after(std::move(written), *storage->node);
   }
 

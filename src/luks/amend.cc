@@ -105,6 +105,7 @@ Task<void> Amender::add() {
   key.passphrase = fresh->bytes();
   key.slot = amendment_.slot;
   key.kdf = amendment_.kdf;
+  key.kdf.stop = limits_.stop;
   co_await add_key(graph_.world(), window_, with, key);
 }
 

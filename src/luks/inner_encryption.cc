@@ -100,6 +100,7 @@ class LuksEncryption final : public DataEncryption {
     wish.image = std::move(image);
     wish.is_new = true;
     InnerRequest request = co_await read_request(options, world.diagnostics);
+    request.format.kdf.stop = settings_.kdf_limits.stop;
     SharedSecret secret = co_await graph.find_secret(std::move(wish));
     co_return std::make_unique<NewLuksEncryption>(world, std::move(request.format),
                                                   request.header_bytes, std::move(secret));

@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "async/cancel.h"
 #include "luks/key_slot.h"
 #include "runtime/clock.h"
 
@@ -19,6 +20,7 @@ struct KdfChoice {
   std::optional<uint32_t>
       memory_kib;                 // of Argon2: at most so much; with `iterations`, just so much
   std::optional<uint32_t> lanes;  // of Argon2
+  CancelToken stop = {};          // as of KdfLimits
 };
 
 inline constexpr uint32_t kPbkdf2IterationsMin = 1000;  // as cryptsetup

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 
+#include "async/cancel.h"
 #include "base/result.h"
 #include "block/options.h"
 
@@ -18,6 +19,7 @@ struct KdfLimits {
   uint32_t pbkdf2_iterations_max = 100'000'000;
   uint32_t argon2_memory_kib_max = 4 << 20;           // 4 GiB
   uint64_t argon2_work_kib_max = uint64_t{64} << 20;  // passes x memory
+  CancelToken stop = {};  // of the first shard: from then on no derivation is waited for
 };
 
 inline constexpr std::string_view kKdfIterationsMax = "kdf-iterations-max";

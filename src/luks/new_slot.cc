@@ -5,27 +5,29 @@
 #include <algorithm>
 
 #include "crypto/random_bytes.h"
+#include "luks/derivation.h"
 #include "runtime/blocking_pool.h"
 
 namespace ringdisk::luks {
 namespace {
 
+// A key slot being made, with all that this takes.
 struct SlotWork {
   const Clock& clock;
-  const KdfChoice& choice;
+  KdfChoice choice;
   KdfKind otherwise;
-  const Refusal& refusal;
-  Bytes passphrase, key;
-};
-
-Result<NewSlot> choose_and_seal(KeySlot shape, const SlotWork& work) {
+  Refusal refusal;
   NewSlot made;
-  made.slot = std::move(shape);
-  ASSIGN_OR_RETURN(made.slot.kdf, choose_kdf(work.clock, work.choice, work.otherwise,
-                                             made.slot.area_key_bytes, work.refusal));
-  ASSIGN_OR_RETURN(made.material, seal_material(made.slot, work.passphrase, work.key));
-  return made;
-}
+  SecretBytes passphrase, key;
+
+  Result<NewSlot> operator()(Blocking) {
+    ASSIGN_OR_RETURN(made.slot.kdf,
+                     choose_kdf(clock, choice, otherwise, made.slot.area_key_bytes, refusal));
+    ASSIGN_OR_RETURN(made.material, seal_material(made.slot, std::as_const(passphrase).bytes(),
+                                                  std::as_const(key).bytes()));
+    return std::move(made);
+  }
+};
 
 Result<VolumeDigest> compute_new_digest(Hash hash, size_t digest_bytes, uint32_t iterations,
                                         Bytes key) {
@@ -43,10 +45,11 @@ Result<VolumeDigest> compute_new_digest(Hash hash, size_t digest_bytes, uint32_t
 
 Task<NewSlot> make_slot(const World& world, HeaderWindow window, KeySlot shape, KdfChoice choice,
                         KdfKind otherwise, Bytes passphrase, Bytes key) {
-  const Refusal refusal = window.refusal(world);
-  const SlotWork parts{world.clock, choice, otherwise, refusal, passphrase, key};
-  auto work = [&](Blocking) { return choose_and_seal(std::move(shape), parts); };
-  NewSlot made = co_await run_blocking(world.blocking, work);
+  SlotWork work{world.clock, choice, otherwise, window.refusal(world), {}, {}, {}};
+  work.made.slot = std::move(shape);
+  work.passphrase = co_await SecretBytes::copy_of(passphrase);
+  work.key = co_await SecretBytes::copy_of(key);
+  NewSlot made = co_await run_derivation(world, choice.stop, std::move(work));
   co_return std::move(made);
 }
 

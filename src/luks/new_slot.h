@@ -14,7 +14,7 @@ struct NewSlot {
 };
 
 // Derives and seals on the blocking pool. `shape` gives number, ciphers, hash and sizes; its kdf is
-// chosen here.
+// chosen here. kCancelled where `choice.stop` says so.
 Task<NewSlot> make_slot(const World& world, HeaderWindow window, KeySlot shape, KdfChoice choice,
                         KdfKind otherwise, Bytes passphrase, Bytes key);
 

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "runtime/blocking_pool.h"
+#include "luks/derivation.h"
 
 namespace ringdisk::luks {
 namespace {
@@ -23,22 +23,40 @@ std::vector<const KeySlot*> slots_to_try(const VolumeFacts& facts, std::optional
   return slots;
 }
 
-// The volume key where the passphrase opens this slot; empty where it does not. Runs on the
-// blocking pool.
-Result<SecretBytes> try_slot(const KeySlot& slot, const VolumeDigest& digest, Bytes passphrase,
-                             MutableBytes material) {
-  ASSIGN_OR_RETURN(SecretBytes key, open_material(slot, passphrase, material));
-  ASSIGN_OR_RETURN(const bool is_right, matches(digest, key.bytes()));
-  if (!is_right) return SecretBytes();
-  return key;
-}
+// A key slot being tried, with all that this takes.
+struct SlotTrial {
+  KeySlot slot;
+  VolumeDigest digest;
+  SecretBytes passphrase, material;
+
+  // The volume key where the passphrase opens this slot; empty where it does not. Once.
+  Result<SecretBytes> operator()(Blocking) {
+    ASSIGN_OR_RETURN(SecretBytes key,
+                     open_material(slot, std::as_const(passphrase).bytes(), material.bytes()));
+    ASSIGN_OR_RETURN(const bool is_right, matches(digest, key.bytes()));
+    if (!is_right) return SecretBytes();
+    return key;
+  }
+};
+
+// A volume key being compared with the digest.
+struct KeyTrial {
+  VolumeDigest digest;
+  SecretBytes key;
+
+  Result<bool> operator()(Blocking) { return matches(digest, std::as_const(key).bytes()); }
+};
 
 Task<SecretBytes> open_slot(const World& world, HeaderWindow window, const VolumeFacts& facts,
-                            const KeySlot& slot, Bytes passphrase) {
-  SecretBytes material = co_await SecretBytes::make(material_bytes(slot.key_bytes));
-  co_await window.read(world, slot.area, material.bytes());
-  auto work = [&](Blocking) { return try_slot(slot, facts.digest, passphrase, material.bytes()); };
-  Result<SecretBytes> key = co_await run_blocking(world.blocking, work).result();
+                            const KeySlot& slot, const Unlock& with) {
+  SlotTrial trial;
+  trial.slot = slot;
+  trial.digest = facts.digest;
+  trial.passphrase = co_await SecretBytes::copy_of(with.passphrase);
+  trial.material = co_await SecretBytes::make(material_bytes(slot.key_bytes));
+  co_await window.read(world, slot.area, trial.material.bytes());
+  Result<SecretBytes> key =
+      co_await run_derivation(world, with.limits.stop, std::move(trial)).result();
   if (key.ok()) co_return std::move(key);
   const std::string why = "key slot " + std::to_string(slot.number) + " cannot be opened with '" +
                           slot.area_cipher.to_text() + "' and " +
@@ -87,9 +105,12 @@ Error wrong_passphrase(const Refusal& refusal) {
 }
 
 Task<LuksVolume> unlock_by_key(const World& world, HeaderWindow window, const VolumeFacts& facts,
-                               Bytes key) {
-  auto work = [&](Blocking) { return matches(facts.digest, key); };
-  bool is_right = co_await run_blocking(world.blocking, work);
+                               const Unlock& with) {
+  const Bytes key = with.volume_key;
+  KeyTrial trial;
+  trial.digest = facts.digest;
+  trial.key = co_await SecretBytes::copy_of(key);
+  bool is_right = co_await run_derivation(world, with.limits.stop, std::move(trial));
   if (!is_right) {
     co_return window.refusal(world)(ErrorKind::kDenied, "this is not the key of the volume");
   }
@@ -111,8 +132,7 @@ Task<LuksVolume> unlock_by_passphrase(const World& world, HeaderWindow window,
       not_tried = allowed.error();
       continue;
     }
-    Result<SecretBytes> key =
-        co_await open_slot(world, window, facts, *slot, with.passphrase).result();
+    Result<SecretBytes> key = co_await open_slot(world, window, facts, *slot, with).result();
     const bool is_unsupported = !key.ok() && key.error().kind == ErrorKind::kUnsupported;
     if (!key.ok() && !is_unsupported) co_return key.error();
     if (is_unsupported) {
@@ -132,7 +152,7 @@ Task<LuksVolume> unlock(const World& world, HeaderWindow window, const VolumeFac
   const Refusal refusal = window.refusal(world);
   co_await check_kdf_limits(facts.digest.kdf, with.limits, refusal, "the volume's digest");
   if (!with.volume_key.empty()) {
-    LuksVolume volume = co_await unlock_by_key(world, window, facts, with.volume_key);
+    LuksVolume volume = co_await unlock_by_key(world, window, facts, with);
     co_return std::move(volume);
   }
   LuksVolume volume = co_await unlock_by_passphrase(world, window, facts, with);

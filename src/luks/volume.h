@@ -47,7 +47,8 @@ struct LuksVolume {
 // kDenied: no key slot opens with this passphrase, or it is not this volume's key; one message
 // whichever slot it was. kNotFound: there is no such slot. kLimit: a key slot that would have to be
 // tried costs more than `with.limits`, and no other one opens; kUnsupported: likewise for one that
-// needs what is not there. Besides what read_header() and supported_facts() refuse.
+// needs what is not there; kCancelled where `with.limits.stop` says so. Besides what read_header()
+// and supported_facts() refuse.
 Task<LuksVolume> unlock(const World& world, HeaderWindow window, Unlock with);
 
 // As above, of a header that was read before.
