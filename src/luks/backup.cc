@@ -24,7 +24,7 @@ Task<void> copy_range(const World& world, HeaderWindow source, HeaderWindow targ
         static_cast<size_t>(std::min<uint64_t>(bytes, there > at ? there - at : 0));
     const MutableBytes all = MutableBytes(piece).first(bytes);
     fill_zero(all.subspan(readable));
-    co_await source.read(world, range.offset, all.first(readable));
+    if (readable > 0) co_await source.read(world, range.offset, all.first(readable));
     co_await target.write(world, range.offset, all);
     range = HostRange::between(range.offset + ByteCount(bytes), range.end());
   }
@@ -39,6 +39,14 @@ bool is_of_same_volume(const LuksHeader& one, const LuksHeader& other) {
   }
   const Luks2Metadata &ours = one.luks2->metadata, &theirs = other.luks2->metadata;
   return ours.segments.front().offset == theirs.segments.front().offset;
+}
+
+// A file that was cut short has no material of some key slots, and would overwrite theirs with
+// zeros. What this program does not support is restored all the same.
+Result<void> check_whole(const World& world, HeaderWindow backup, const LuksHeader& header) {
+  const Result<VolumeFacts> facts = supported_facts(world, backup, header);
+  const bool is_damaged = !facts.ok() && facts.error().kind == ErrorKind::kCorrupt;
+  return is_damaged ? Result<void>(facts.error()) : Result<void>();
 }
 
 // What a header requires says in which state the data is, above all how far re-encryption has come;
@@ -92,6 +100,7 @@ Task<void> backup_header(const World& world, HeaderWindow source, HeaderWindow t
 Task<void> restore_header(const World& world, HeaderWindow backup, HeaderWindow target,
                           bool force) {
   LuksHeader header = co_await read_header(world, backup);
+  co_await check_whole(world, backup, header);
   if (!force) {
     co_await check_restorable(header, backup.refusal(world));
     co_await check_replaceable(world, target, header);

@@ -18,7 +18,8 @@ Task<void> backup_header(const World& world, HeaderWindow source, HeaderWindow t
 // Copies the header in `backup` to `target`, durably. kDenied, and nothing is changed, where the
 // header that is in `target` is of another volume, or none is there, or the backup has
 // requirements, and not `force`: with another key the data there would be lost. kNoSpace, likewise,
-// where `target` is too small. After a crash there is no header in `target` or the new one.
+// where `target` is too small; kCorrupt where the backup was cut short. After a crash there is no
+// header in `target` or the new one.
 Task<void> restore_header(const World& world, HeaderWindow backup, HeaderWindow target, bool force);
 
 }  // namespace ringdisk::luks

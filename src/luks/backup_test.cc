@@ -12,9 +12,16 @@ namespace {
 
 using ::testing::HasSubstr;
 
+// A header of several pieces, as they are copied.
+FormatRequest large_request(uint32_t version) {
+  FormatRequest request = tested_request(version);
+  request.payload_offset = ByteCount(4 << 20);
+  return request;
+}
+
 class Backups : public ::testing::TestWithParam<uint32_t> {
  protected:
-  Backups() : volume(GetParam()), file(sim::SimDiskOptions::file(), 5) {}
+  Backups() : volume(large_request(GetParam())), file(sim::SimDiskOptions::file(), 5) {}
 
   Result<void> backup() {
     auto use = [&](HeaderWindow source) {
@@ -27,11 +34,14 @@ class Backups : public ::testing::TestWithParam<uint32_t> {
   }
   Result<void> restore(TestVolume& to, bool force) {
     auto use = [&](HeaderWindow target) {
-      return [](const World& world, sim::SimDisk& source, HeaderWindow there,
-                bool forced) -> Task<void> {
-        auto inner = [&](HeaderWindow from) { return restore_header(world, from, there, forced); };
+      return [](const World& world, sim::SimDisk& source, HeaderWindow there, bool forced,
+                uint64_t bytes) -> Task<void> {
+        auto inner = [&](HeaderWindow from) {
+          const HeaderWindow cut(from.storage(), HostOffset(0), ByteCount(bytes));
+          return restore_header(world, bytes == 0 ? from : cut, there, forced);
+        };
         co_await use_header(header_storage(source), inner);
-      }(to.world(), file, target, force);
+      }(to.world(), file, target, force, bytes_there);
     };
     return to.run(use);
   }
@@ -44,6 +54,7 @@ class Backups : public ::testing::TestWithParam<uint32_t> {
 
   TestVolume volume;
   sim::SimDisk file;
+  uint64_t bytes_there = 0;  // of the backup; 0: all
 };
 INSTANTIATE_TEST_SUITE_P(Luks, Backups, ::testing::Values(1u, 2u));
 
@@ -139,6 +150,25 @@ TEST(Backup, IsNotRestoredWhereItHasNoRoom) {
   };
   ASSERT_TRUE(volume.run(use).ok());
   EXPECT_EQ(volume.slot_of("first passphrase"), 0) << "the header there was destroyed first";
+}
+
+TEST_P(Backups, ThatWereCutShortAreNotRestored) {
+  ASSERT_TRUE(backup().ok());
+  bytes_there = 40 << 10;  // within the first key slot's area
+  const Result<void> refused = restore(volume, true);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().kind, ErrorKind::kCorrupt);
+  EXPECT_THAT(volume.text_of(refused), HasSubstr("the file ends within key slot 0"));
+  EXPECT_EQ(volume.slot_of("first passphrase"), 0) << "the header there was destroyed first";
+}
+
+TEST_P(Backups, ThatEndBehindTheKeySlotsInUseAreRestored) {
+  ASSERT_TRUE(backup().ok());
+  ASSERT_TRUE(remove_all().ok());
+  bytes_there = GetParam() == 1 ? 80 << 10 : 200 << 10;
+  const Result<void> restored = restore(volume, false);
+  EXPECT_TRUE(restored.ok()) << volume.text_of(restored);
+  EXPECT_EQ(volume.slot_of("first passphrase"), 0);
 }
 
 // --- the power fails while a header is restored
