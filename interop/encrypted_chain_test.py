@@ -83,6 +83,33 @@ class Chains(ChainCase):
         for reader in (peers.ringdisk, peers.qemu_img):
             self.require(reader, "json:" + json.dumps(described))
 
+    def test_words_that_the_images_below_take(self):
+        """Whether they are opened or not."""
+        self.make(peers.ringdisk)
+        words = ["l2-cache-size=1M", "detect-zeroes=off", "discard=ignore", "encrypt.format=luks",
+                 "encrypt.kdf-iterations-max=100M", "encrypt.kdf-memory-max=1G",
+                 "encrypt.kdf-work-max=2G", "file.driver=file", "file.locking=auto",
+                 "file.cache=writeback", "file.cache.direct=off", "file.cache.no-flush=off",
+                 "file.discard=ignore"]
+        for prefix in ("backing.", "backing.backing."):
+            described = ",".join([self.whole(), *(prefix + word for word in words)])
+            self.require(peers.ringdisk, "--image-opts", described)
+            for command in ("info", "check"):
+                peers.ringdisk(command, *self.secrets, "--image-opts", described)
+        self.wanted.write(self.raw)
+        top = self.directory / "over-luks.qcow2"
+        peers.ringdisk("convert", *self.secrets, "-f", "raw", "-O", "luks", "-o",
+                       f"key-secret=sec0,{QUICK}", self.raw, self.directory / "base.luks")
+        peers.ringdisk("create", "-q", *self.secrets, "-f", "qcow2", "-b", "base.luks", "-F",
+                       "luks", "-u", top, SIZE)
+        words = ["key-secret=sec0", "allow-discards=off", "kdf-memory-max=1G",
+                 f"header={self.directory / 'base.luks'}"]
+        described = ",".join([f"driver=qcow2,file.filename={top}",
+                              *("backing." + word for word in words)])
+        self.require(peers.ringdisk, "--image-opts", described)
+        for command in ("info", "check"):
+            peers.ringdisk(command, *self.secrets, "--image-opts", described)
+
     def test_another_base_than_recorded(self):
         """LUKS below qcow2 that records no format of it, in another directory: named by the user,
         so no gate is asked."""
