@@ -245,7 +245,7 @@ class Qcow2EncryptionTest(encrypted.EncryptedCase):
         self.assertFalse(self.copy.exists())
 
     def test_a_file_that_was_cut_short_is_told(self):
-        """Whoever made it; QEMU gives noise."""
+        """Whoever made it; QEMU gives noise. It is not written to, and the loss stays told."""
         pattern.full(SIZE, SEED).write(self.raw)
         for maker in (self.qemu_makes, self.ringdisk_makes):
             maker()
@@ -255,8 +255,17 @@ class Qcow2EncryptionTest(encrypted.EncryptedCase):
             line = self.require_refused("has been cut short", "convert", *self.objects(),
                                         "--image-opts", "-O", "raw", self.described, self.copy)
             self.assertIn(f"run 'ringdisk check {self.image}'", line)
-            done = peers.ringdisk("check", self.image, expect=2)
-            self.assertIn("data cluster beyond the end of the file", done.stdout + done.stderr)
+            self.require_refused("it can only be read", "snapshot", "-c", "s", self.image)
+            for words in ((), ("-r", "leaks"), ("-r", "all")):
+                done = peers.ringdisk("check", *words, self.image, expect=2)
+                self.assertIn("data cluster beyond the end of the file", done.stdout + done.stderr)
+            peers.ringdisk("convert", "--salvage", *self.objects(), "--image-opts", "-O", "raw",
+                           self.described, self.copy)
+            salvaged, wanted = self.copy.read_bytes(), self.raw.read_bytes()
+            lost = 3 * 65536 + 1024  # whole sectors
+            self.assertEqual(salvaged.count(0) - wanted.count(0), lost - wanted[-lost:].count(0))
+            self.assertEqual(salvaged[:-lost], wanted[:-lost])
+            self.copy.unlink()
             self.image.unlink()
 
     def test_legacy_aes_is_refused_by_name(self):

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "block/data_encryption.h"
 #include "qcow2/check/check.h"
+#include "qcow2/check/cut_short.h"
 #include "qcow2/describe.h"
 #include "qcow2/edit/snapshots.h"
 #include "qcow2/image_path.h"
@@ -35,6 +36,7 @@ class Opener {
   Task<Header> read_header();
   Task<void> select_snapshot(Header& header, std::string wanted);
   Task<void> repair_unclean(Header& header);
+  Task<void> refuse_cut_short(const Header& header);
   Task<std::unique_ptr<SharedStorage>> open_data_file(const Header& header);
   Task<Options> find_data_file(const Header& header);
   Task<std::unique_ptr<SharedStorage>> open_view(const Header& header);
@@ -98,6 +100,16 @@ Task<void> Opener::repair_unclean(Header& header) {
                      " leaked clusters, " + std::to_string(report->corruptions_fixed) +
                      " other faults");
   header = co_await read_header();
+}
+
+Task<void> Opener::refuse_cut_short(const Header& header) {
+  if (is_read_only() || !storage_.limits().grows) co_return;
+  const bool is_cut = co_await is_cut_short(world_, *opening_.storage, storage_, header);
+  if (!is_cut) co_return;
+  co_await fail(refuse(ErrorKind::kCorrupt,
+                       "has been cut short: guest data lies beyond the end of the file, so it can "
+                       "only be read; 'ringdisk check' tells what is lost, 'convert --salvage' "
+                       "copies the rest"));
 }
 
 Task<std::vector<std::byte>> Opener::read_l1_table(const Header& header) {
@@ -189,6 +201,7 @@ Task<std::unique_ptr<Image>> Opener::open() {
   if (snapshot) co_await select_snapshot(header, *snapshot);
   co_await repair_unclean(header);
   co_await check_writable(header);
+  co_await refuse_cut_short(header);
   Result<uint64_t> memory =
       opening_.options.take_size("l2-cache-size", kSliceMemoryMax, world_.diagnostics);
   const uint64_t slice_memory_max = co_await std::move(memory);

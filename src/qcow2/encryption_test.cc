@@ -328,6 +328,80 @@ TEST(CutShortTest, WhatLiesBeyondTheEndOfTheFileIsAnErrorThatSaysSo) {
   }
 }
 
+// The image of `from` with its file cut to `size`.
+void cut_file(ImageStage& from, uint64_t size, ImageStage& to) {
+  std::vector<std::byte> bytes(size);
+  from.disk.peek(0, bytes);
+  to.disk.poke(0, bytes);
+}
+
+Task<void> check_and_repair(const World& world, std::unique_ptr<SharedStorage> storage,
+                            CheckReport& report) {
+  CheckOptions options;
+  options.repair = CheckRepair::kAll;
+  const CancelToken never;
+  const std::function<void(CheckProgress)> no_progress;
+  Result<std::optional<CheckReport>> checked =
+      co_await check_image(world, *storage, options, never, no_progress).result();
+  co_await storage->node->close();
+  const std::optional<CheckReport> found = co_await std::move(checked);
+  report = found.value();
+}
+
+// The first write would make the file longer, and what is missing noise. A repair makes no zeros
+// of it either.
+TEST(CutShortTest, ItIsNotWrittenToAndNotRepairedToZeros) {
+  TestImage image;
+  image.is_encrypted = true;
+  constexpr uint64_t kCluster = 4096, kFilled = 24 * kCluster;
+  ImageStage whole(image, ByteCount(1 << 20), sim::SimDiskOptions::file());
+  auto fill = [](DeviceQueue& queue) { return write_stamped(queue, 0, kFilled, 7); };
+  ASSERT_TRUE(whole.use(fill).ok());
+  auto nothing = [](DeviceQueue&) -> Task<void> { co_return; };
+  ASSERT_TRUE(whole.use(nothing).ok());
+  const uint64_t size = whole.disk.size();
+  for (const uint64_t lost : {uint64_t{512}, kCluster, 3 * kCluster, 3 * kCluster + 512}) {
+    ImageStage cut(image, ByteCount(1 << 20), sim::SimDiskOptions::file());
+    cut_file(whole, size - lost, cut);
+    const Result<void> opened = cut.use(nothing);
+    ASSERT_FALSE(opened.ok()) << lost;
+    EXPECT_EQ(opened.error().kind, ErrorKind::kCorrupt);
+    EXPECT_NE(cut.text_of(opened).find("it can only be read"), std::string::npos);
+    CheckReport report;
+    auto repair = [&](Shard&) {
+      return check_and_repair(cut.world.world(), cut.storage(), report);
+    };
+    ASSERT_TRUE(cut.world.run(repair).ok());
+    EXPECT_GE(report.corruptions, (lost + kCluster - 1) / kCluster) << lost;
+    auto look = [](DeviceQueue& queue) { return expect_stamped(queue, 0, kFilled, 7); };
+    EXPECT_FALSE(cut.use(look, true).ok()) << lost;
+    EXPECT_FALSE(cut.use(nothing).ok()) << lost;
+    auto look_at_rest = [lost](DeviceQueue& queue) {
+      return expect_stamped(queue, 0, kFilled - (lost + kCluster - 1) / kCluster * kCluster, 7);
+    };
+    EXPECT_TRUE(cut.use(look_at_rest, true).ok()) << lost;
+  }
+}
+
+// A crash may leave clusters that are counted where no file is yet.
+TEST(CutShortTest, LeaksBeyondTheEndOfTheFileAreNoHindrance) {
+  TestImage image;
+  image.is_encrypted = true;
+  image.leaks_allowed = true;
+  constexpr uint64_t kCluster = 4096;
+  ImageStage stage(image, ByteCount(1 << 20), sim::SimDiskOptions::file());
+  auto fill = [](DeviceQueue& queue) { return write_stamped(queue, 0, 8 * kCluster, 7); };
+  ASSERT_TRUE(stage.use(fill).ok());
+  std::byte counter[2];
+  store_be16(counter, 1);
+  stage.disk.poke(2 * kCluster + stage.disk.size() / kCluster * 2, counter);
+  auto more = [](DeviceQueue& queue) { return write_stamped(queue, 16 * kCluster, kCluster, 8); };
+  EXPECT_TRUE(stage.use(more).ok());
+  auto look = [](DeviceQueue& queue) { return expect_stamped(queue, 0, 8 * kCluster, 7); };
+  EXPECT_TRUE(stage.use(look).ok());
+  stage.check();
+}
+
 TEST(EncryptionHeaderTest, WhereItCannotBeIsRefused) {
   constexpr uint64_t kCluster = 4096;
   Diagnostics diagnostics;

@@ -44,7 +44,7 @@ class TableScan {
     const bool is_plain = (entry_.raw() & ~kKnown) == 0 && host.value() != 0 &&
                           (entry_.allocated() & entry_.zeros()) == 0 &&
                           host.is_aligned(image_.geometry().cluster_size()) &&
-                          cluster.value() < image_.rules.file_clusters;
+                          cluster.value() < image_.rules.data_clusters;
     if (!is_plain) return false;
     count_usage(host);
     count(cluster);

@@ -54,7 +54,7 @@ void Checker::judge_snapshot_entries() {
 void Checker::use_snapshot_table(HostOffset at, ByteCount length) {
   image_->header.snapshot_table = at;
   snapshots_.length = length.value();
-  image_->rules.file_clusters = image_->geometry().clusters_of(storage_->size().value());
+  take_file_size();
 }
 
 void Checker::add_snapshot_l1(const Snapshot& snapshot) {
@@ -106,7 +106,7 @@ Task<void> Checker::load_refcount_table() {
 Task<void> Checker::use_refcount_table(HostOffset at, uint32_t clusters) {
   image_->header.refcount_table = at;
   image_->header.refcount_table_clusters = clusters;
-  image_->rules.file_clusters = image_->geometry().clusters_of(storage_->size().value());
+  take_file_size();
   co_await load_refcount_table();
 }
 

@@ -48,6 +48,16 @@ Result<void> Checker::admit_more() const {
   return {};
 }
 
+// Behind the last subcluster that holds data a file may end, enciphered or not.
+void Checker::take_file_size() {
+  EntryRules& rules = image_->rules;
+  const uint64_t size = storage_->size().value();
+  rules.file_clusters = rules.geometry.clusters_of(size);
+  const bool is_all_or_none = rules.is_encrypted && !rules.geometry.has_subclusters();
+  rules.data_clusters =
+      is_all_or_none ? size >> rules.geometry.cluster_bits() : rules.file_clusters;
+}
+
 Task<void> Checker::open() {
   Diagnostics& diagnostics = world_.diagnostics;
   storage_ = co_await StorageAccess::open(shared_storage_, Shard::current());
@@ -58,12 +68,13 @@ Task<void> Checker::open() {
   co_await check_features(header, diagnostics, storage_->node_id());
   co_await check_places(header, storage_->size(), diagnostics, storage_->node_id());
   image_->rules.geometry = header.geometry();
-  image_->rules.file_clusters = header.geometry().clusters_of(storage_->size().value());
+  image_->rules.is_encrypted = header.is_encrypted();
   image_->rules.has_zero_flag = header.version >= 3;
   image_->rules.has_backing = header.has_backing;
   image_->rules.has_data_file = header.has_data_file();
   image_->rules.data_file_is_raw = header.data_file_is_raw();
   image_->header = std::move(header);
+  take_file_size();
   snapshots_ = co_await read_snapshots(*storage_, image_->header, diagnostics);
   judge_snapshot_entries();
   l1_places_.push_back({image_->header.l1_table, image_->header.l1_size});

@@ -93,6 +93,7 @@ class Checker {
   size_t lanes_for(uint64_t pieces) const;
   void note_progress();
 
+  void take_file_size();
   Task<std::vector<uint64_t>> read_table(HostOffset at, uint64_t entries);
   Task<void> load_refcount_table();
   Task<void> load_l1(L1Place place);

@@ -43,7 +43,8 @@ EntryVerdict judge_place(L2Entry entry, const EntryRules& rules) {
   const bool has_data =
       rules.geometry.has_subclusters() ? entry.allocated() != 0 : (entry.raw() & kReadsZero) == 0;
   const bool is_aligned = entry.host().is_aligned(rules.geometry.cluster_size());
-  const bool is_there = rules.geometry.host_cluster(entry.host()).value() < rules.file_clusters;
+  const uint64_t end = has_data ? rules.data_clusters : rules.file_clusters;
+  const bool is_there = rules.geometry.host_cluster(entry.host()).value() < end;
   if (is_aligned && is_there) return {};
   const std::optional<L2Entry> zeros = rules.plain_zeros(entry);
   if (!has_data) {
@@ -53,7 +54,7 @@ EntryVerdict judge_place(L2Entry entry, const EntryRules& rules) {
   }
   if (!is_aligned) return {"data cluster is not properly aligned", FindingKind::kLostPointer};
   constexpr const char* kBeyond = "data cluster beyond the end of the file";
-  if (!zeros) return {kBeyond, FindingKind::kLostPointer};
+  if (!zeros || rules.is_encrypted) return {kBeyond, FindingKind::kLostPointer};
   return mend(kBeyond, *zeros);
 }
 

@@ -12,10 +12,10 @@
 //   subclusters that are data and zeros at once, of no cluster              zeros
 //   in a raw data file, any other place than its own, or zeros over data    its own, data
 //   in another data file zeros with another place than their own            zeros without a place
-// What is not: data at a misaligned place, compressed data beyond the end, version 2's missing zero
-// flag, data of no cluster, data at another's place in a data file. What these meant cannot be
-// known. Subclusters that are data and zeros at once are mended where the data are zeros (kUnclear;
-// repair.h looks).
+// What is not: data at a misaligned place, compressed data beyond the end, enciphered data that is
+// not all there (which reads as an error, not as zeros), version 2's missing zero flag, data of no
+// cluster, data at another's place in a data file. What these meant cannot be known. Subclusters
+// that are data and zeros at once are mended where the data are zeros (kUnclear; repair.h looks).
 #pragma once
 
 #include <optional>
@@ -30,7 +30,10 @@ namespace ringdisk::qcow2 {
 // What decides beside the entry.
 struct EntryRules {
   Geometry geometry{16, 4};
-  uint64_t file_clusters = 0;
+  uint64_t file_clusters = 0;  // a part of one counts
+  uint64_t data_clusters = 0;  // into which an entry of data may point: not there in part, if that
+                               // would be noise
+  bool is_encrypted = false;
   bool has_zero_flag = true;  // version 3
   bool has_backing = false;
   bool has_data_file = false;  // standard entries name places in it, and nothing counts those
