@@ -341,11 +341,30 @@ class LuksKeys(LuksCase):
             self.assertIn(made.name, done.stderr)
             self.assertFalse(made.exists())
 
+    def test_an_empty_pipe_holds_no_passphrase_and_an_empty_file_no_key(self):
+        self.make_file()
+        before = self.disk.read_bytes()
+        for source in ("-", "fd:0", "/dev/null"):
+            done = self.luks("format", "--key-file", source, *CHEAP["luks2"], self.disk, stdin="",
+                             expect=1)
+            self.assertIn("nothing came", done.stderr)
+        self.assertEqual(self.disk.read_bytes(), before)
+        self.cryptsetup_formats("luks2", CHEAP["luks2"])
+        empty = self.directory / "empty"
+        empty.touch()
+        self.cryptsetup("luksAddKey", *CHEAP["luks2"], "--key-file", self.keys["first"], self.disk,
+                        empty)  # which cryptsetup takes, and no volume key is
+        done = self.luks("add-key", "--volume-key-file", empty, "--new-key-file",
+                         self.keys["second"], *CHEAP["luks2"], self.disk, expect=1)
+        self.assertIn("holds no volume key", done.stderr)
+        self.require_slots(first=0, second=None)
+
     def test_options_without_effect_are_refused(self):
         self.make_file()
         for words in (["add-key", "--cipher=x-y-z"], ["dump", "--hash=sha1"],
                       ["format", "--output=json"], ["remove-key", "--new-key-file=x"],
-                      ["dump", "--header-backup-file=x"], ["explode"], ["kill-slot"],
+                      ["dump", "--header-backup-file=x"], ["explode"],
+                      ["format", "--type=luks1", "--luks2-metadata-size=32k"], ["kill-slot"],
                       ["header-backup"]):
             done = self.luks(*words, "--key-file", self.keys["first"], self.disk, expect=1)
             self.assertTrue(done.stderr.startswith("ringdisk: "), done.stderr)

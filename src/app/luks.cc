@@ -72,6 +72,8 @@ Task<void> find_volume_key(LuksRun& run) {
   const std::optional<std::string> path = run.arguments.value("volume-key-file");
   if (!path) co_return;
   run.volume_key = co_await read_key_file(run, *path);
+  if (!run.volume_key->empty()) co_return;
+  co_await fail(run.refuse(ErrorKind::kInvalid, *path + ": holds no volume key; it is empty"));
 }
 
 // What opens the volume; of a new one, what is going to.

@@ -198,6 +198,11 @@ Result<void> RequestReader::read_format() {
   if (type != "luks1" && type != "luks2")
     return wrong("--type is luks1 or luks2, not '" + type + "'");
   format.version = type == "luks1" ? 1 : 2;
+  for (const std::string_view key : {"luks2-metadata-size", "luks2-keyslots-size"}) {
+    if (format.version == 1 && arguments_.has(key)) {
+      return wrong("'--" + std::string(key) + "' has no meaning for luks1");
+    }
+  }
   RETURN_IF_ERROR(read_cipher());
   format.kdf = request_.kdf;
   format.hash = request_.kdf.hash;

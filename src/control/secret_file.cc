@@ -3,6 +3,7 @@
 #include "control/secret_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -50,6 +51,11 @@ Result<SecretBytes> read_to_end(int fd) {
   return secret;
 }
 
+bool is_regular_file(int fd) {
+  struct stat status {};
+  return fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+}
+
 }  // namespace
 
 Result<SecretBytes> read_secret_file(Blocking, const std::string& path, Diagnostics& diagnostics) {
@@ -64,6 +70,10 @@ Result<SecretBytes> read_secret_file(Blocking, const std::string& path, Diagnost
     if (fd < 0) return refuse(Error::from_errno(errno, "read secret"), errno_text(errno));
   }
   Result<SecretBytes> secret = read_to_end(fd);
+  // Whatever was to write into a pipe has failed: that is no passphrase of no letters.
+  if (secret.ok() && secret.value().empty() && !is_regular_file(fd)) {
+    return refuse(Error::of(ErrorKind::kInvalid, "read secret"), "nothing came");
+  }
   if (secret.ok()) return secret;
   const bool is_too_long = secret.error().kind == ErrorKind::kLimit;
   return refuse(secret.error(),

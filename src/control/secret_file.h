@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A secret out of a file: all of its bytes, line feeds too, as cryptsetup reads key files and QEMU
 // file= secrets. "fd:N" and "/dev/fd/N" are a descriptor that this process was started with, which
-// is how a service manager passes one; it is read to its end, once. "-" is standard input.
+// is how a service manager passes one; it is read to its end, once. "-" is standard input. An empty
+// file holds an empty secret; what is no file and gives nothing (a pipe whose writer failed) holds
+// none, as cryptsetup has it.
 #pragma once
 
 #include <string>

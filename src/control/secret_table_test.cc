@@ -108,6 +108,18 @@ TEST_F(SecretFileTest, ADescriptorIsReadToItsEnd) {
   }
 }
 
+TEST_F(SecretFileTest, APipeThatGivesNothingHoldsNoSecret) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  FileDescriptor out(ends[0]), in(ends[1]);
+  in = FileDescriptor();
+  for (const std::string& path : {"fd:" + std::to_string(out.get()), std::string("/dev/null")}) {
+    Result<SecretBytes> secret = read(path);
+    ASSERT_FALSE(secret.ok()) << path;
+    EXPECT_NE(diagnostics_.describe(secret.error()).find("nothing came"), std::string::npos);
+  }
+}
+
 TEST_F(SecretFileTest, WhatCannotBeReadIsNamed) {
   Result<SecretBytes> absent = read(folder_ / "absent");
   ASSERT_FALSE(absent.ok());
