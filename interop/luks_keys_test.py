@@ -341,6 +341,35 @@ class LuksKeys(LuksCase):
             self.assertIn(made.name, done.stderr)
             self.assertFalse(made.exists())
 
+    def test_a_key_is_tested_as_cryptsetup_tests_it(self):
+        for version in ("luks1", "luks2"):
+            with self.subTest(version=version):
+                self.make_file()
+                self.cryptsetup_formats(version, CHEAP[version])
+                self.cryptsetup_adds(version, "first", "second")
+                before = self.disk.read_bytes()
+
+                def test(key, *more, expect=0):
+                    return self.luks("test-key", "--key-file", self.keys[key], *more, self.disk,
+                                     expect=expect)
+
+                for number, key in enumerate(("first", "second")):
+                    self.assertEqual(test(key).stdout, f"key slot {number} opens\n")
+                    self.assertEqual(self.cryptsetup_slot(key), number)
+                self.assertIn("no key slot opens", test("wrong", expect=1).stderr)
+                self.assertIn("no key slot opens", test("second", "-S", "0", expect=1).stderr)
+                self.assertIn("slot 5 is not in use", test("first", "-S", "5", expect=1).stderr)
+                volume_key = self.directory / "volume.key"
+                volume_key.unlink(missing_ok=True)
+                self.cryptsetup("luksDump", "--dump-volume-key", "--volume-key-file", volume_key,
+                                "--key-file", self.keys["first"], self.disk)
+                done = self.luks("test-key", "--volume-key-file", volume_key, self.disk)
+                self.assertEqual(done.stdout, "this is the volume key\n")
+                volume_key.write_bytes(bytes(len(volume_key.read_bytes())))
+                done = self.luks("test-key", "--volume-key-file", volume_key, self.disk, expect=1)
+                self.assertIn("not the key of the volume", done.stderr)
+                self.assertEqual(self.disk.read_bytes(), before)
+
     def test_an_empty_pipe_holds_no_passphrase_and_an_empty_file_no_key(self):
         self.make_file()
         before = self.disk.read_bytes()

@@ -111,7 +111,8 @@ Task<void> find_secrets(LuksRun& run, HeaderWindow window) {
   co_await find_volume_key(run);
   const bool kills = action == LuksAction::kKillSlot;
   if (kills && run.request.force) co_return;
-  const bool by_key = run.volume_key != nullptr && action == LuksAction::kAddKey;
+  const bool takes_key = action == LuksAction::kAddKey || action == LuksAction::kTestKey;
+  const bool by_key = run.volume_key != nullptr && takes_key;
   std::string whose = kills ? "another key slot of " + run.request.file : run.request.file;
   if (!by_key) co_await find_passphrase(run, false, std::move(whose));
   if (action == LuksAction::kAddKey || action == LuksAction::kChangeKey) {
@@ -249,6 +250,16 @@ Task<void> do_kill(LuksRun& run, HeaderWindow window) {
   run.say("key slot " + std::to_string(slot) + " removed");
 }
 
+// Exit status 0: it opens.
+Task<void> do_test(LuksRun& run, HeaderWindow window) {
+  co_await find_secrets(run, window);
+  Unlock with = run.unlock();
+  with.slot = run.request.slot;
+  luks::LuksVolume volume = co_await unlock(run.world(), window, with);
+  run.say(volume.key_slot < 0 ? "this is the volume key"
+                              : "key slot " + std::to_string(volume.key_slot) + " opens");
+}
+
 Task<void> do_dump(LuksRun& run, HeaderWindow window) {
   luks::LuksHeader header = co_await read_header(run.world(), window);
   const std::string& name = run.request.header_file();
@@ -284,6 +295,8 @@ Task<void> perform(LuksRun& run, HeaderWindow window) {
       return do_remove(run, window);
     case LuksAction::kKillSlot:
       return do_kill(run, window);
+    case LuksAction::kTestKey:
+      return do_test(run, window);
     case LuksAction::kDump:
       return do_dump(run, window);
     case LuksAction::kHeaderBackup:
@@ -333,8 +346,7 @@ Task<int> run(Program& program, const Arguments& arguments) {
   settings.kdf_limits.stop = program.stop.token();
   LuksRun luks_run{program, arguments, std::move(request), settings.kdf_limits, nullptr,
                    nullptr, nullptr};
-  const LuksAction action = luks_run.request.action;
-  const bool read_only = action == LuksAction::kDump || action == LuksAction::kHeaderBackup;
+  const bool read_only = reads_only(luks_run.request.action);
   auto use = [&](HeaderWindow window) { return perform(luks_run, window); };
   const std::string file = luks_run.request.header_file();
   co_await check_data_of_detached(luks_run);
@@ -355,21 +367,22 @@ Command luks_command() {
   command.summary = "make LUKS headers, and change their key slots";
   command.synopsis =
       "format [--type=luks1|luks2] [...] FILE | add-key FILE | change-key FILE |\n"
-      "                remove-key FILE | kill-slot FILE N | dump [--output=human|json] FILE |\n"
+      "                remove-key FILE | kill-slot FILE N | test-key FILE |\n"
+      "                dump [--output=human|json] FILE |\n"
       "                header-backup|header-restore --header-backup-file=PATH FILE";
   command.text =
       "Works on the LUKS header of FILE, a file or a block device, which no other program may be\n"
-      "using (but for dump and header-backup with -U); with --header=PATH on a header that is "
-      "kept\n"
-      "apart from its data. cryptsetup's names of the actions (luksFormat, luksAddKey, ...) are\n"
-      "understood, too.\n"
+      "using (but for dump, test-key and header-backup with -U); with --header=PATH on a header\n"
+      "that is kept apart from its data. cryptsetup's names of the actions (luksFormat,\n"
+      "luksAddKey, ...) are understood, too.\n"
       "\n"
       "Passphrases come from --key-file and --new-key-file, from --object secrets, or are asked "
       "for.\n"
       "At every moment some passphrase opens the volume: what is new is on the disk before what "
       "is\n"
       "old goes. The last key slot is only removed with --force; kill-slot wants a passphrase of\n"
-      "another slot, or --force.\n";
+      "another slot, or --force. test-key says which slot a passphrase opens, and changes "
+      "nothing.\n";
   command.examples =
       "  ringdisk luks format --key-file key disk.luks\n"
       "  ringdisk luks add-key --key-file key --new-key-file other disk.luks\n"

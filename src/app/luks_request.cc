@@ -47,12 +47,13 @@ struct Verb {
   size_t words;
 };
 
-constexpr std::array<Verb, 8> kVerbs = {{
+constexpr std::array<Verb, 9> kVerbs = {{
     {"format", "luksFormat", LuksAction::kFormat, 1},
     {"add-key", "luksAddKey", LuksAction::kAddKey, 1},
     {"change-key", "luksChangeKey", LuksAction::kChangeKey, 1},
     {"remove-key", "luksRemoveKey", LuksAction::kRemoveKey, 1},
     {"kill-slot", "luksKillSlot", LuksAction::kKillSlot, 2},
+    {"test-key", "test-passphrase", LuksAction::kTestKey, 1},
     {"dump", "luksDump", LuksAction::kDump, 1},
     {"header-backup", "luksHeaderBackup", LuksAction::kHeaderBackup, 1},
     {"header-restore", "luksHeaderRestore", LuksAction::kHeaderRestore, 1},
@@ -152,7 +153,7 @@ Result<void> RequestReader::refuse_misplaced() {
   if (key.empty() && !has_new) key = misplaced({"new-key-file", "new-key-secret"});
   if (key.empty() && !is_backup) key = misplaced({"header-backup-file"});
   if (key.empty() && action != LuksAction::kDump) key = misplaced({"output"});
-  const bool is_read = action == LuksAction::kDump || action == LuksAction::kHeaderBackup;
+  const bool is_read = reads_only(action);
   if (key.empty() && !is_read) key = misplaced({kForceShareOption.key()});
   if (!key.empty())
     return wrong("'--" + key + "' has no meaning for luks " + arguments_.names()[0]);
@@ -227,6 +228,11 @@ Result<void> RequestReader::read_format() {
 }
 
 }  // namespace
+
+bool reads_only(LuksAction action) {
+  return action == LuksAction::kDump || action == LuksAction::kHeaderBackup ||
+         action == LuksAction::kTestKey;
+}
 
 std::span<const OptionSpec> luks_options() { return kOptions; }
 

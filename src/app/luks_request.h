@@ -18,10 +18,14 @@ enum class LuksAction : uint8_t {
   kChangeKey,
   kRemoveKey,
   kKillSlot,
+  kTestKey,
   kDump,
   kHeaderBackup,
   kHeaderRestore,
 };
+
+// Of the header's file.
+bool reads_only(LuksAction action);
 
 struct LuksRequest {
   LuksAction action = LuksAction::kDump;
