@@ -178,6 +178,8 @@ TEST(HostileLuks2, ValuesOutOfTheirBounds) {
   EXPECT_THAT(refusal_of(R"("key_size":64)", R"("key_size":65536)"), HasSubstr("too small"));
   EXPECT_THAT(refusal_of(R"("salt":")", R"("salt":"*)"), HasSubstr("no base64"));
   EXPECT_THAT(refusal_of("aes-xts-plain64", ""), HasSubstr("'area.encryption' is empty"));
+  EXPECT_THAT(refusal_of(R"("type":"luks2")", R"("type":"")"), HasSubstr("'type' is empty"));
+  EXPECT_THAT(refusal_of("argon2id", ""), HasSubstr("'kdf.type' is empty"));
 }
 
 TEST(HostileLuks2, SizesThatAreNotThoseOfTheHeader) {

@@ -13,6 +13,7 @@ Error JsonFields::wrong(std::string_view key, std::string_view why) const {
 Result<std::string> JsonFields::text(std::string_view key) const {
   const Json* value = object_.find(key);
   if (value == nullptr || !value->as_text()) return wrong(key, "is missing or no text");
+  if (value->as_text()->empty()) return wrong(key, "is empty");
   return std::string(*value->as_text());
 }
 

@@ -157,7 +157,6 @@ Result<void> Reader::read_slot_key(const JsonFields& fields, Luks2Slot& recorded
   ASSIGN_OR_RETURN(const JsonFields area, fields.object("area"));
   ASSIGN_OR_RETURN(slot.area_key_bytes, area.number("key_size", 1, kKeyBytesMax));
   ASSIGN_OR_RETURN(const std::string encryption, area.text("encryption"));
-  if (encryption.empty()) return area.wrong("encryption", "is empty");
   Result<CipherSpec> cipher = CipherSpec::parse(encryption);
   if (cipher.ok()) {
     slot.area_cipher = std::move(cipher).value();
@@ -215,7 +214,6 @@ Result<void> Reader::read_segment(const JsonFields& fields, uint32_t number) {
     segment.sector_size = static_cast<uint32_t>(sector_size);
     const bool is_size = (sector_size & (sector_size - 1)) == 0;
     if (!is_size) return fields.wrong("sector_size", "is no power of two");
-    if (segment.encryption.empty()) return fields.wrong("encryption", "is empty");
   }
   metadata_.segments.push_back(std::move(segment));
   return {};
