@@ -53,7 +53,8 @@ std::string luks1_as_text(const luks::Luks1Header& header, const std::string& na
   text += line("UUID", header.uuid) + "\n";
   for (uint32_t i = 0; i < luks::kLuks1Slots; ++i) {
     const luks::Luks1Slot& slot = header.slots[i];
-    text += "Key Slot " + number(i) + (slot.is_active ? ": ENABLED\n" : ": DISABLED\n");
+    const char* otherwise = slot.odd_state ? ": DAMAGED\n" : ": DISABLED\n";
+    text += "Key Slot " + number(i) + (slot.is_active ? ": ENABLED\n" : otherwise);
     if (!slot.is_active) continue;
     text += "\tIterations:         \t" + number(slot.iterations) + "\n";
     text += "\tKey material offset:\t" + number(slot.material_sector) + "\n";

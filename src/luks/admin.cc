@@ -138,6 +138,7 @@ class HeaderCheck {
     if (!facts.ok()) {
       co_await note(facts.error());
     } else {
+      if (header.value().luks1) judge_slots(facts.value());
       co_await judge_payload(facts.value());
     }
     co_return std::move(report_);
@@ -162,6 +163,15 @@ class HeaderCheck {
     }
     co_await repair_header(world_, window_, header);
     ++report_.corruptions_fixed;
+  }
+
+  // Of LUKS1, where what this program cannot use is damage.
+  void judge_slots(const VolumeFacts& facts) {
+    for (const UnusableSlot& slot : facts.unusable_slots) {
+      ++report_.corruptions;
+      report_.messages.push_back("ERROR key slot " + std::to_string(slot.number) +
+                                 " cannot be used: " + slot.why);
+    }
   }
 
   Result<void> judge_payload(const VolumeFacts& facts) {

@@ -258,12 +258,39 @@ TEST(HostileLuks1, FieldsOutOfTheirBounds) {
 
 TEST(HostileLuks1, KeySlotsOutOfTheirBounds) {
   constexpr size_t kSlot1 = 208 + 48;
-  EXPECT_THAT(refusal_of_luks1(kSlot1, 0xcafe), HasSubstr("key slot 1 is neither in use nor free"));
-  EXPECT_THAT(refusal_of_luks1(208 + 4, 0), HasSubstr("key slot 0 has no iterations"));
+  EXPECT_THAT(refusal_of_luks1(208, 0xcafe),
+              HasSubstr("key slot 0 could not be tried: it is neither in use nor free"));
+  EXPECT_THAT(refusal_of_luks1(208 + 4, 0),
+              HasSubstr("key slot 0 could not be tried: it has no iterations"));
   EXPECT_THAT(refusal_of_luks1(kSlot1 + 44, 0xffffffff), HasSubstr("4294967295 stripes"));
   EXPECT_THAT(refusal_of_luks1(kSlot1 + 40, 1), HasSubstr("key slot 1 lies within the header"));
   EXPECT_THAT(refusal_of_luks1(kSlot1 + 40, 0xffffffff), HasSubstr("reaches into the encrypted"));
   EXPECT_THAT(refusal_of_luks1(kSlot1 + 40, 9), HasSubstr("key slots 0 and 1 lie in one another"));
+}
+
+// As cryptsetup has it: one flipped bit of a slot locks nobody out who has another one.
+TEST(HostileLuks1, ADamagedKeySlotCostsNoOther) {
+  constexpr size_t kSlot1 = 208 + 48;
+  TestVolume volume(1);
+  std::array<std::byte, 4> damage;
+  store_be32(damage.data(), 0x00ac71f2);
+  volume.disk().poke(kSlot1, damage);
+  EXPECT_EQ(volume.slot_of("first passphrase"), 0);
+  auto add = [&](HeaderWindow window) -> Task<void> {
+    return [](const World& world, HeaderWindow header) -> Task<void> {
+      NewKey key = tested_key(1, "second passphrase");
+      const uint32_t slot = co_await add_key(world, header, by_passphrase("first passphrase"), key);
+      EXPECT_EQ(slot, 2U) << "the damaged one may hold a key";
+    }(volume.world(), window);
+  };
+  ASSERT_TRUE(volume.run(add).ok());
+  EXPECT_EQ(load_be32(volume.content(kSlot1, 4).data()), 0x00ac71f2U) << "nobody changes it";
+  auto kill = [&](HeaderWindow window) {
+    return kill_slot(volume.world(), window, 1, std::nullopt, false);
+  };
+  ASSERT_TRUE(volume.run(kill).ok());
+  EXPECT_EQ(load_be32(volume.content(kSlot1, 4).data()), 0x0000deadU);
+  EXPECT_EQ(volume.slot_of("second passphrase"), 2);
 }
 
 TEST(HostileLuks1, AFileThatEndsWithinAKeySlot) {

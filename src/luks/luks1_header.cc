@@ -81,6 +81,7 @@ void Parser::take_slot(Luks1Slot& slot, RawSlot& raw) {
   slot.material_sector = reader_.be32();
   raw.stripes = reader_.be32();
   slot.is_active = raw.state == kSlotActive;
+  if (!slot.is_active && raw.state != kSlotFree) slot.odd_state = raw.state;
 }
 
 Result<void> Parser::judge_fields() {
@@ -108,15 +109,9 @@ Result<void> Parser::judge_fields() {
 Result<void> Parser::judge_slot(uint32_t number) const {
   const Luks1Slot& slot = header_.slots[number];
   const std::string subject = "key slot " + std::to_string(number);
-  if (raw_[number].state != kSlotActive && raw_[number].state != kSlotFree) {
-    return refusal_.corrupt(subject + " is neither in use nor free");
-  }
   if (raw_[number].stripes != kStripes) {
     return refusal_.corrupt(subject + " has " + std::to_string(raw_[number].stripes) +
                             " stripes instead of " + std::to_string(kStripes));
-  }
-  if (slot.is_active && slot.iterations == 0) {
-    return refusal_.corrupt(subject + " has no iterations");
   }
   if (uint64_t{slot.material_sector} * kMaterialSectorBytes < kLuks1HeaderBytes) {
     return refusal_.corrupt(subject + " lies within the header");
@@ -168,7 +163,8 @@ std::array<std::byte, kLuks1HeaderBytes> encode_luks1_header(const Luks1Header& 
   for (uint32_t i = 0; i < kLuks1Slots; ++i) {
     const Luks1Slot& slot = header.slots[i];
     const MutableBytes target = all.subspan(208 + 48 * i, 48);
-    store_be32(target.data(), slot.is_active ? kSlotActive : kSlotFree);
+    const uint32_t otherwise = slot.odd_state.value_or(kSlotFree);
+    store_be32(target.data(), slot.is_active ? kSlotActive : otherwise);
     store_be32(&target[4], slot.iterations);
     copy_bytes(slot.salt, target.subspan(8, kLuks1SaltBytes));
     store_be32(&target[40], slot.material_sector);
@@ -176,6 +172,15 @@ std::array<std::byte, kLuks1HeaderBytes> encode_luks1_header(const Luks1Header& 
   }
   return bytes;
 }
+
+namespace {
+
+std::string why_unusable(const Luks1Slot& slot) {
+  if (slot.odd_state) return "it is neither in use nor free";
+  return slot.is_active && slot.iterations == 0 ? "it has no iterations" : "";
+}
+
+}  // namespace
 
 VolumeFacts facts_of(const Luks1Header& header) {
   VolumeFacts facts;
@@ -190,6 +195,14 @@ VolumeFacts facts_of(const Luks1Header& header) {
   facts.digest.digest.assign(header.digest.begin(), header.digest.end());
   for (uint32_t i = 0; i < kLuks1Slots; ++i) {
     const Luks1Slot& recorded = header.slots[i];
+    if (std::string why = why_unusable(recorded); !why.empty()) {
+      UnusableSlot unusable;
+      unusable.number = i;
+      unusable.why = std::move(why);
+      unusable.is_of_volume = true;
+      facts.unusable_slots.push_back(std::move(unusable));
+      continue;
+    }
     if (!recorded.is_active) continue;
     KeySlot slot;
     slot.number = i;

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <string>
 
 #include "luks/facts.h"
@@ -25,6 +26,9 @@ inline constexpr size_t kUuidFieldBytes = 40;
 
 struct Luks1Slot {
   bool is_active = false;
+  // What stands there that means neither "in use" nor "free": damage, which is kept as it is, and
+  // costs this slot alone.
+  std::optional<uint32_t> odd_state;
   uint32_t iterations = 0;
   std::array<std::byte, kLuks1SaltBytes> salt = {};
   uint32_t material_sector = 0;
@@ -44,6 +48,7 @@ struct Luks1Header {
 
 // `bytes` begin where the header does; more than kLuks1HeaderBytes are not looked at. All fields
 // are within limits, key slots lie behind the header, before the payload and not in one another.
+// Key slots that are damaged in themselves are no refusal: the others may open.
 // kInvalid: it is no LUKS1 header. kUnsupported: a hash that is not known.
 Result<Luks1Header> parse_luks1_header(Bytes bytes, const Refusal& refusal);
 

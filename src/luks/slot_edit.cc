@@ -17,7 +17,10 @@ Task<void> SlotEdit::begin() {
 }
 
 bool SlotEdit::is_used(uint32_t number) const {
-  if (header_.luks1) return header_.luks1->slots[number].is_active;
+  if (header_.luks1) {
+    const Luks1Slot& slot = header_.luks1->slots[number];
+    return slot.is_active || slot.odd_state;
+  }
   for (const Luks2Slot& recorded : header_.luks2->metadata.slots) {
     if (recorded.slot.number == number) return true;
   }
@@ -111,6 +114,7 @@ Task<void> SlotEdit::remove_luks1(uint32_t number) {
   const HostRange area(HostOffset(uint64_t{slot.material_sector} * kMaterialSectorBytes),
                        ByteCount(material_bytes(header.key_bytes)));
   slot.is_active = false;
+  slot.odd_state.reset();
   co_await write_luks1_header(world_, window_, header);
   co_await wipe_area(world_, window_, area);
   slot.iterations = 0;
