@@ -13,7 +13,8 @@ from encrypted import MIB, QUICK, SEED, SIZE
 
 CIPHERS = ("", "cipher-alg=aes-128", "cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256",
            "cipher-mode=cbc,ivgen-alg=plain64,cipher-alg=aes-256", "hash-alg=sha512",
-           "ivgen-alg=plain", "hash-alg=sha1,cipher-alg=aes-256")
+           "ivgen-alg=plain", "hash-alg=sha1,cipher-alg=aes-256",
+           "cipher-mode=cbc,ivgen-alg=plain64,ivgen-hash-alg=sha1")
 
 
 class LuksDiskTest(encrypted.EncryptedCase):

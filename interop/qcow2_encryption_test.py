@@ -190,6 +190,20 @@ class Qcow2EncryptionTest(encrypted.EncryptedCase):
         self.require_refused("last", "amend", "-f", "qcow2", self.image, "-o",
                              "encrypt.state=inactive,encrypt.keyslot=1")
 
+    def test_a_key_slot_is_replaced_and_the_last_one_goes_with_force(self):
+        self.ringdisk_makes()
+        amend = ("amend", *self.objects("sec0", "sec1"), "--image-opts", self.described, "-o")
+        replace = f"encrypt.state=active,encrypt.new-secret=sec1,encrypt.keyslot=0,encrypt.{QUICK}"
+        self.require_refused("in use", *amend, replace)
+        peers.ringdisk(*amend, replace, "--force")
+        self.require_qemu_reads(key="sec1")
+        self.require_we_read(key="sec1")
+        last = ("amend", "-f", "qcow2", self.image, "-o",
+                "encrypt.state=inactive,encrypt.keyslot=0")
+        self.require_refused("last", *last)
+        peers.ringdisk(*last, "--force")
+        self.assertFalse(any(slot["active"] for slot in self.specific()["slots"]))
+
     def test_served_and_changed(self):
         self.qemu_makes()
         socket = self.directory / "s"

@@ -14,8 +14,9 @@
 namespace ringdisk {
 namespace {
 
-constexpr std::array<OptionSpec, 7> kOptions = {{
+constexpr std::array<OptionSpec, 8> kOptions = {{
     {'o', "", "OPTIONS", "what to change, a=b,c=d; '-o help' lists what can be"},
+    {0, "force", "", "replace a key slot in use, or remove the last one"},
     kImageFormatOption,
     {'t', "", "CACHE", "cache mode (default: writeback)"},
     kProgressFlag,
@@ -77,6 +78,12 @@ void add_key_secret(const Options& described, Options& options) {
   }
 }
 
+void add_force(Options& options) {
+  for (const std::string prefix : {"", "encrypt."}) {
+    if (options.has(prefix + "state")) options.set(prefix + kForceAmendment, "on");
+  }
+}
+
 Task<void> amend_options_of(Program& program, const Arguments& arguments,
                             const Amending& amending) {
   ProgressOptions form = co_await progress_options(program, arguments, "amend");
@@ -90,6 +97,7 @@ Task<void> amend_options_of(Program& program, const Arguments& arguments,
     request.open = [&] { return open_alone(program, amending.name, amending.mode); };
     request.options = amending.options;
     add_key_secret(amending.name.options, request.options);
+    if (arguments.has("force")) add_force(request.options);
     request.cancel = token;
     request.on_progress = [&progress](AmendProgress now) { progress = now; };
     return amending.admin->amend(graph, std::move(request));
@@ -141,7 +149,7 @@ Command amend_command() {
   Command command;
   command.name = "amend";
   command.summary = "change options of an image";
-  command.synopsis = "-o OPTIONS [-f FMT] [-t CACHE] [-p] [-q] [--image-opts] FILE";
+  command.synopsis = "-o OPTIONS [--force] [-f FMT] [-t CACHE] [-p] [-q] [--image-opts] FILE";
   command.text =
       "Changes what the image FILE was made with, in place: its version, the width of its\n"
       "refcounts, its size, and what '-o help' lists besides. A smaller size cuts off what lies\n"

@@ -105,6 +105,9 @@ struct AmendProgress {
 };
 
 // A change of what an image was made with.
+// In AmendRequest::options, of an encryption that is to be changed whatever that loses (--force).
+inline constexpr const char* kForceAmendment = "force";
+
 struct AmendRequest {
   // Opens the image's storage for writing, for one step of the change, which closes it again.
   std::function<Task<std::unique_ptr<SharedStorage>>()> open;

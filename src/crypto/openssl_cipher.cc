@@ -264,7 +264,7 @@ Result<Plan> make_plan(const CipherSpec& spec, size_t key_bytes) {
     RETURN_IF_ERROR(plan_essiv(spec, plan));
     return plan;
   }
-  if ((spec.iv != "plain" && spec.iv != "plain64") || !spec.iv_hash.empty()) return unsupported();
+  if (spec.iv != "plain" && spec.iv != "plain64") return unsupported();  // no hash is made use of
   plan.iv = spec.iv == "plain" ? IvKind::kPlain : IvKind::kPlain64;
   return plan;
 }

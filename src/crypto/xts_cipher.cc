@@ -77,8 +77,7 @@ class XtsCipher final : public SectorCipher {
 
 bool has_xts_kernel(const CipherSpec& spec, size_t key_bytes, CpuFeatures features) {
   return features.has(AesKernel::kAesni) && spec.cipher == "aes" && spec.mode == "xts" &&
-         (spec.iv == "plain" || spec.iv == "plain64") && spec.iv_hash.empty() &&
-         (key_bytes == 32 || key_bytes == 64);
+         (spec.iv == "plain" || spec.iv == "plain64") && (key_bytes == 32 || key_bytes == 64);
 }
 
 Result<std::unique_ptr<SectorCipher>> make_xts_cipher(const CipherSpec& spec, Bytes key,

@@ -2,6 +2,7 @@
 // Words to key slots.
 #include "luks/amend.h"
 
+#include "block/format_admin.h"
 #include "luks/keys.h"
 
 namespace ringdisk::luks {
@@ -11,6 +12,7 @@ constexpr uint64_t kSlotNumberMax = 31;
 
 struct Amendment {
   bool activates = false;
+  bool is_forced = false;  // a slot that is in use, or the last one, may go
   std::optional<std::string> new_secret, old_secret;
   std::string secret;  // key-secret
   std::optional<uint32_t> slot;
@@ -29,6 +31,7 @@ Result<Amendment> parse(Options& options, const Refusal& refusal) {
   amendment.new_secret = options.take("new-secret");
   amendment.old_secret = options.take("old-secret");
   amendment.secret = options.take("key-secret").value_or("");
+  amendment.is_forced = options.take(kForceAmendment).has_value();
   if (options.has("keyslot")) {
     ASSIGN_OR_RETURN(uint64_t slot, options.take_size("keyslot", 0, diagnostics));
     if (slot > kSlotNumberMax)
@@ -106,10 +109,11 @@ Task<void> Amender::add() {
   key.slot = amendment_.slot;
   key.kdf = amendment_.kdf;
   key.kdf.stop = limits_.stop;
+  key.may_replace = amendment_.is_forced;
   co_await add_key(graph_.world(), window_, with, key);
 }
 
-// All that the passphrase opens, as qemu-img does, but never the last slot there is.
+// All that the passphrase opens, as qemu-img does; the last slot there is only when forced.
 Task<void> Amender::remove_all_of(const Unlock& with) {
   const std::vector<uint32_t> opened = co_await slots_opened_by(with);
   if (opened.empty()) {
@@ -118,7 +122,7 @@ Task<void> Amender::remove_all_of(const Unlock& with) {
   }
   for (uint32_t slot : opened) {
     const std::optional<Unlock> no_proof;
-    co_await kill_slot(graph_.world(), window_, slot, no_proof, false);
+    co_await kill_slot(graph_.world(), window_, slot, no_proof, amendment_.is_forced);
   }
 }
 
@@ -137,11 +141,11 @@ Task<std::vector<uint32_t>> Amender::slots_opened_by(const Unlock& with) {
       co_return volume.error();
     }
   }
-  if (!opened.empty() && opened.size() == facts.slots.size()) {
+  if (!opened.empty() && opened.size() == facts.slots.size() && !amendment_.is_forced) {
     co_return window_.refusal(world)(
         ErrorKind::kDenied,
         "all key slots open with the old secret; removing them would lose the "
-        "disk for ever");
+        "disk for ever; '--force' does it all the same");
   }
   co_return std::move(opened);
 }
@@ -149,7 +153,7 @@ Task<std::vector<uint32_t>> Amender::slots_opened_by(const Unlock& with) {
 Task<void> Amender::remove() {
   const std::optional<Unlock> no_proof;
   if (!amendment_.old_secret) {
-    co_await kill_slot(graph_.world(), window_, *amendment_.slot, no_proof, false);
+    co_await kill_slot(graph_.world(), window_, *amendment_.slot, no_proof, amendment_.is_forced);
     co_return;
   }
   const SharedSecret secret = co_await find(*amendment_.old_secret, false);
@@ -159,7 +163,7 @@ Task<void> Amender::remove() {
     co_return;
   }
   with.slot = amendment_.slot;
-  co_await remove_key(graph_.world(), window_, with, false);
+  co_await remove_key(graph_.world(), window_, with, amendment_.is_forced);
 }
 
 }  // namespace

@@ -10,6 +10,8 @@
 
 namespace ringdisk::luks {
 
+// Besides what amend_option_lines() lists, which users give with -o, what `--force` stands for: a
+// slot in use may be replaced, and the last one removed. kForceAmendment of block/format_admin.h.
 OptionLines amend_option_lines();
 
 // `image`: as the user calls it. `options` besides those above: key-secret=ID, what opens the

@@ -81,7 +81,8 @@ class OptionTaker {
     cipher.mode = options_.take("cipher-mode").value_or("xts");
     cipher.iv = options_.take("ivgen-alg").value_or("plain64");
     const std::optional<std::string> hash = options_.take("ivgen-hash-alg");
-    if (hash && cipher.iv != "essiv") return refuse("ivgen-hash-alg is for ivgen-alg=essiv");
+    if (hash && !find_hash(*hash)) return refuse("ivgen-hash-alg '" + *hash + "' is not known");
+    // Where IVs are made without a hash it says nothing, and QEMU takes it all the same.
     if (cipher.iv == "essiv") cipher.iv_hash = hash.value_or("sha256");
     request.key_bytes = found->key_bytes * (cipher.mode == "xts" ? 2 : 1);
     return {};

@@ -19,7 +19,7 @@ std::vector<DescribedField> cipher_fields(const CipherSpec& cipher, size_t key_b
                                           const std::string& uuid) {
   std::vector<DescribedField> fields;
   fields.push_back(text_field("ivgen-alg", cipher.iv));
-  if (!cipher.iv_hash.empty()) fields.push_back(text_field("ivgen-hash-alg", cipher.iv_hash));
+  if (cipher.iv == "essiv") fields.push_back(text_field("ivgen-hash-alg", cipher.iv_hash));
   fields.push_back(bool_field("detached-header", is_detached));
   if (!hash.empty()) fields.push_back(text_field("hash-alg", std::string(hash)));
   fields.push_back(text_field("cipher-alg", qemu_cipher_name(cipher, key_bytes)));

@@ -21,7 +21,8 @@ Result<void> check_not_last(const SlotEdit& edit, uint32_t number, bool may_be_l
   return {};
 }
 
-Result<uint32_t> choose_number(const SlotEdit& edit, std::optional<uint32_t> asked) {
+Result<uint32_t> choose_number(const SlotEdit& edit, std::optional<uint32_t> asked,
+                               bool may_replace = false) {
   const std::string all = std::to_string(edit.facts().slots_max);
   if (!asked) {
     const std::optional<uint32_t> free = edit.first_free();
@@ -33,6 +34,7 @@ Result<uint32_t> choose_number(const SlotEdit& edit, std::optional<uint32_t> ask
                                   std::to_string(edit.facts().slots_max - 1));
   }
   if (!edit.is_used(*asked)) return *asked;
+  if (may_replace && edit.facts().find_slot(*asked)) return *asked;
   return edit.refusal()(ErrorKind::kBusy,
                         "key slot " + std::to_string(*asked) + " is in use; remove it first");
 }
@@ -55,17 +57,37 @@ Task<NewSlot> make_key_slot(SlotEdit& edit, uint32_t number, const KeySlot* mode
   co_return std::move(made);
 }
 
+// Puts a key slot where there was one of that number: LUKS2 switches with one write of the header,
+// LUKS1 through a free slot.
+Task<void> replace_slot(SlotEdit& edit, uint32_t number, const KeySlot* model, const NewKey& key,
+                        Bytes volume_key, std::optional<uint32_t> priority) {
+  const bool switches = edit.facts().version == 2;
+  uint32_t interim = number;
+  if (!switches) interim = co_await choose_number(edit, std::nullopt);
+  NewSlot made = co_await make_key_slot(edit, interim, model, key, volume_key);
+  if (priority) made.slot.priority = *priority;
+  co_await edit.put(made);
+  if (switches) co_return;
+  co_await edit.remove(number);
+  co_await edit.move(interim, number);
+}
+
 }  // namespace
 
 Task<uint32_t> add_key(const World& world, HeaderWindow window, Unlock with, NewKey key) {
   SlotEdit edit(world, window);
   co_await edit.begin();
-  const uint32_t number = co_await choose_number(edit, key.slot);
+  const uint32_t number = co_await choose_number(edit, key.slot, key.may_replace);
   LuksVolume volume = co_await unlock(world, window, edit.facts(), with);
   const KeySlot* model = volume.key_slot < 0
                              ? nullptr
                              : edit.facts().find_slot(static_cast<uint32_t>(volume.key_slot));
   const Bytes volume_key = std::as_const(volume.key).bytes();
+  if (edit.is_used(number)) {
+    const std::optional<uint32_t> usual_priority;
+    co_await replace_slot(edit, number, model, key, volume_key, usual_priority);
+    co_return number;
+  }
   NewSlot made = co_await make_key_slot(edit, number, model, key, volume_key);
   co_await edit.put(made);
   co_return number;
@@ -79,16 +101,7 @@ Task<uint32_t> change_key(const World& world, HeaderWindow window, Unlock with, 
   const auto number = static_cast<uint32_t>(volume.key_slot);
   const KeySlot model = *edit.facts().find_slot(number);
   const Bytes volume_key = std::as_const(volume.key).bytes();
-  const bool replaces = edit.facts().version == 2;
-  uint32_t interim = number;
-  if (!replaces) interim = co_await choose_number(edit, std::nullopt);
-  NewSlot made = co_await make_key_slot(edit, interim, &model, key, volume_key);
-  made.slot.priority = model.priority;
-  co_await edit.put(made);
-  if (!replaces) {
-    co_await edit.remove(number);
-    co_await edit.move(interim, number);
-  }
+  co_await replace_slot(edit, number, &model, key, volume_key, model.priority);
   co_return number;
 }
 

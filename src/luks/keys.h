@@ -15,16 +15,18 @@ namespace ringdisk::luks {
 struct NewKey {
   Bytes passphrase;
   std::optional<uint32_t> slot;  // nullopt: the first free one
+  bool may_replace = false;      // `slot` may be in use: what opened it does so no more
   KdfChoice kdf;                 // the hash of LUKS1 is the header's
 };
 
-// Adds a key slot; `with` opens the volume. Gives its number. kBusy: the slot is in use. kNoSpace:
-// all are, or there is no room for its material.
+// Adds a key slot; `with` opens the volume. Gives its number. kBusy: the slot is in use, and is not
+// to be replaced. kNoSpace: all are, or there is no room for its material; to replace one of LUKS1
+// needs another that is free meanwhile.
 Task<uint32_t> add_key(const World& world, HeaderWindow window, Unlock with, NewKey key);
 
 // The passphrase `with` opens one slot (or with.slot), which from then on `key` opens instead,
 // under the same number; gives that. Needs room for one slot more while it happens: kNoSpace
-// without. key.slot is not looked at.
+// without. key.slot and key.may_replace are not looked at.
 Task<uint32_t> change_key(const World& world, HeaderWindow window, Unlock with, NewKey key);
 
 // Removes the slot that `with` opens; gives its number. kDenied: it is the last one, and not

@@ -9,7 +9,7 @@
 namespace ringdisk::luks {
 namespace {
 
-enum class Change { kFormat, kFormatAgain, kAdd, kChange, kRemove };
+enum class Change { kFormat, kFormatAgain, kAdd, kReplace, kChange, kRemove };
 
 struct Scenario {
   uint32_t version;
@@ -18,7 +18,7 @@ struct Scenario {
 };
 
 std::string name_of(const ::testing::TestParamInfo<Scenario>& info) {
-  constexpr const char* kNames[] = {"Format", "FormatAgain", "Add", "Change", "Remove"};
+  constexpr const char* kNames[] = {"Format", "FormatAgain", "Add", "Replace", "Change", "Remove"};
   return "Luks" + std::to_string(info.param.version) +
          kNames[static_cast<size_t>(info.param.change)] + "Slot" + std::to_string(info.param.slot);
 }
@@ -58,6 +58,13 @@ Task<void> change_volume(const World& world, HeaderWindow window, Scenario scena
     case Change::kAdd: {
       uint32_t slot = co_await add_key(world, window, with, key);
       EXPECT_EQ(slot, scenario.slot + 1);
+      co_return;
+    }
+    case Change::kReplace: {
+      key.slot = scenario.slot;
+      key.may_replace = true;
+      uint32_t slot = co_await add_key(world, window, with, key);
+      EXPECT_EQ(slot, scenario.slot);
       co_return;
     }
     case Change::kChange: {
@@ -164,6 +171,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Scenario{1, Change::kRemove}, Scenario{1, Change::kFormatAgain, 6},
                       Scenario{1, Change::kAdd, 5}, Scenario{1, Change::kAdd, 6},
                       Scenario{1, Change::kChange, 6}, Scenario{1, Change::kRemove, 6},
+                      Scenario{1, Change::kReplace}, Scenario{2, Change::kReplace},
                       Scenario{2, Change::kFormat}, Scenario{2, Change::kFormatAgain},
                       Scenario{2, Change::kAdd}, Scenario{2, Change::kChange},
                       Scenario{2, Change::kRemove}),

@@ -91,6 +91,25 @@ TEST_P(KeySlots, ASlotIsAddedWhereAskedFor) {
   EXPECT_EQ(add(by_passphrase("first passphrase"), key).error().kind, ErrorKind::kInvalid);
 }
 
+TEST_P(KeySlots, ASlotInUseIsReplacedWhereThatIsAskedFor) {
+  ASSERT_TRUE(add("first passphrase", "second").ok());
+  ASSERT_EQ(volume.slot_of("second"), 1);
+  const std::vector<std::byte> key = volume.key;
+  NewKey replacing = tested_key(GetParam(), "third");
+  replacing.slot = 1;
+  replacing.may_replace = true;
+  ASSERT_TRUE(add(by_passphrase("first passphrase"), replacing).ok());
+  EXPECT_EQ(changed, 1u);
+  EXPECT_EQ(volume.slot_of("third"), 1);
+  EXPECT_TRUE(volume.key == key);
+  EXPECT_EQ(volume.open("second").error().kind, ErrorKind::kDenied);
+  replacing.slot = 0;  // the one that opens the volume for it
+  ASSERT_TRUE(add(by_passphrase("first passphrase"), replacing).ok());
+  EXPECT_EQ(volume.open("first passphrase").error().kind, ErrorKind::kDenied);
+  replacing.slot = 5;  // a free one
+  ASSERT_TRUE(add(by_passphrase("third"), replacing).ok());
+}
+
 TEST_P(KeySlots, NothingIsAddedWithoutAPassphraseThatOpens) {
   const std::vector<std::byte> before = volume.content(0, 1 << 20);
   const Result<void> added = add("wrong", "second");
