@@ -36,6 +36,13 @@ class ResizeTest(peers.Case):
         self.assertEqual(peers.qemu_info(self.image)["virtual-size"], size)
         peers.qemu_img("compare", "-f", "raw", "-F", "qcow2", self.raw, self.image)
 
+    def test_no_disk_becomes_empty(self):
+        self.make()
+        for size in ("0", f"-{SIZE}"):
+            done = peers.ringdisk("resize", "--shrink", self.image, size, expect=1)
+            self.assertIn("has to keep some size", done.stderr)
+        self.assertEqual(peers.qemu_info(self.image)["virtual-size"], SIZE)
+
     def test_what_is_kept_is_kept_and_what_is_gained_is_zero(self):
         for options in ((), ("-o", "cluster_size=512"), ("-o", "cluster_size=2M"),
                         ("-o", "compat=0.10"), ("-o", "cluster_size=4k,refcount_bits=1")):

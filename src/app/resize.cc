@@ -68,6 +68,7 @@ Result<ByteCount> new_size(const Resizing& resizing, ByteCount size, bool may_sh
     wanted = size.value() - wanted;
   }
   if (resizing.how == Resizing::How::kBy) wanted = size.value() + std::min(wanted, kOffsetMax);
+  if (wanted == 0) return usage_error(diagnostics, name + ": a disk has to keep some size");
   if (wanted > kOffsetMax) return usage_error(diagnostics, name + ": no disk can be that large");
   if (wanted < size.value() && !may_shrink) {
     return usage_error(diagnostics, name +
