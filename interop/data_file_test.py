@@ -119,6 +119,17 @@ class DataFileTest(peers.Case):
             done = peers.ringdisk("amend", "-o", options, self.image, expect=1)
             self.assertIn(self.image.name, done.stderr)
 
+    def test_a_discard_gives_back_space_of_a_raw_data_file(self):
+        self.ringdisk_makes("data_file_raw=on")
+        before = os.stat(self.data).st_blocks
+        socket = self.directory / "s"
+        with peers.Server([peers.ringdisk_path(), "serve", self.image, "--nbd", f"unix:{socket}"],
+                          socket, ready_line="ringdisk: ready") as server:
+            peers.qemu_io(server.uri(), ["discard 1M 1M", "read -P 0 1M 1M"], image_format="raw")
+        self.assertLess(os.stat(self.data).st_blocks, before)
+        peers.qemu_check(self.image)
+        peers.qemu_img("compare", "-f", "qcow2", "-F", "raw", self.image, self.data)
+
     def test_over_a_backing_image_committed_and_rebased(self):
         overlay = self.directory / "overlay.qcow2"
         peers.qemu_img("convert", "-f", "raw", "-O", "qcow2", self.raw, self.image)

@@ -96,10 +96,24 @@ Task<void> Qcow2Queue::write_raw_zeroes(GuestRange clusters, ZeroOptions options
   co_await data_->write_zeroes(place, options);
 }
 
+// A raw data file gives back what becomes zeros by that: it says by itself what the guest reads,
+// and the entries stay.
+Task<ClusterChange> Qcow2Queue::discard_raw(GuestRange clusters) {
+  co_await record_change(clusters);
+  ZeroOptions if_quick;
+  if_quick.fast_only = true;
+  Result<void> zeroed = co_await write_raw_zeroes(clusters, if_quick).result();
+  if (!zeroed.ok() && zeroed.error().kind != ErrorKind::kUnsupported) co_return zeroed.error();
+  co_return ClusterChange{clusters.length};
+}
+
 // A data file is given its space back before the entries go: whoever writes to a cluster meanwhile
-// has no order with this, and who writes afterwards finds nothing under way. A raw one is as it is.
+// has no order with this, and who writes afterwards finds nothing under way.
 Task<ClusterChange> Qcow2Queue::discard_clusters(GuestRange clusters) {
-  if (image_.data_file_is_raw()) co_return ClusterChange{clusters.length};
+  if (image_.data_file_is_raw()) {
+    ClusterChange given_back = co_await discard_raw(clusters);
+    co_return given_back;
+  }
   if (image_.has_data_file()) {
     co_await record_change(clusters);
     const HostRange place(HostOffset(clusters.offset.value()), clusters.length);

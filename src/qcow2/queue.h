@@ -38,6 +38,7 @@ class Qcow2Queue final : public FormatQueue {
   bool try_map_tracked(GuestRange range, Mapping& mapping);
   bool try_map_untracked(GuestRange range, MapPurpose purpose, Mapping& mapping);
   Task<L2Entry> pinned_entry(ClusterIndex guest, MappingPin& pin);
+  Task<ClusterChange> discard_raw(GuestRange clusters);
   Task<void> write_raw_zeroes(GuestRange clusters, ZeroOptions options);
   Task<void> read_place(L2Entry entry, MutableBytes target);
   Task<void> read_subclusters(L2Entry entry, MutableBytes target);
