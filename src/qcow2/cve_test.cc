@@ -280,7 +280,7 @@ TEST_F(CveTest, Cve20140145SnapshotWithAnL1TableOfAbsurdSizeOrPlace) {
 }
 
 TEST_F(CveTest, Cve20140145SnapshotWithExtraBytesBeyondAllBounds) {
-  for (uint32_t extra : {1025u, 0x7fff'ffffu, 0xffff'ffffu}) {
+  for (uint32_t extra : {uint32_t{kCluster}, 0x7fff'ffffu, 0xffff'ffffu}) {
     add_snapshot(kL1At, 2, extra);
     EXPECT_NE(line_of(describe()), "");
     EXPECT_NE(line_of(edit_snapshot(SnapshotEdit::Action::kDelete)), "");

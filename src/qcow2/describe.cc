@@ -77,6 +77,12 @@ SnapshotDescription describe_snapshot(const Snapshot& snapshot) {
 }  // namespace
 
 Task<Header> read_header(StorageAccess& storage, Diagnostics& diagnostics) {
+  Header header = co_await read_header_for_check(storage, diagnostics);
+  co_await check_has_refcounts(header, diagnostics, storage.node_id());
+  co_return std::move(header);
+}
+
+Task<Header> read_header_for_check(StorageAccess& storage, Diagnostics& diagnostics) {
   const auto length =
       static_cast<size_t>(std::min<uint64_t>(kHeaderBytesMax, storage.size().value()));
   Buffer buffer = Shard::current().buffers().take(kHeaderBytesMax);
@@ -97,8 +103,10 @@ Task<SnapshotTable> read_snapshots(StorageAccess& storage, const Header& header,
       std::min(there, limits::kQcow2SnapshotTableBytesMax + kSnapshotEntryBytesMax);
   for (uint64_t length = std::min(kFirstPiece, length_max);;
        length = std::min(length * 8, length_max)) {
-    Buffer buffer = Shard::current().buffers().take(length);
-    MutableBytes bytes = buffer.first(length);
+    const uint64_t clusters = header.geometry().clusters_of(length);
+    Buffer buffer = Shard::current().buffers().take(clusters << header.cluster_bits);
+    MutableBytes bytes = buffer.first(clusters << header.cluster_bits);
+    fill_zero(bytes.subspan(length));  // what a file lacks of its last cluster
     for (uint64_t at = 0; at < length; at += limits::kRequestBytesMax) {
       MutableBytes piece = bytes.subspan(at, std::min(limits::kRequestBytesMax, length - at));
       co_await storage.read(header.snapshot_table + ByteCount(at), MutableBuffers(piece));

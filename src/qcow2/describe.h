@@ -16,8 +16,9 @@ class DataEncryption;
 namespace ringdisk::qcow2 {
 
 // The header, right in itself. Whether its features are known and its places exist is for the
-// caller to ask.
+// caller to ask. An image without a refcount table is for a check alone, which can give it one.
 Task<Header> read_header(StorageAccess& storage, Diagnostics& diagnostics);
+Task<Header> read_header_for_check(StorageAccess& storage, Diagnostics& diagnostics);
 
 // All snapshots; empty where there are none.
 Task<SnapshotTable> read_snapshots(StorageAccess& storage, const Header& header,

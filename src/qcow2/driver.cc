@@ -60,6 +60,7 @@ Task<Header> Opener::read_header() {
   if (length != 0) co_await storage_.read(HostOffset(0), MutableBuffers(MutableBytes(bytes)));
   Header header = co_await parse_header(bytes, world_.diagnostics, storage_.node_id());
   co_await check_features(header, world_.diagnostics, storage_.node_id());
+  co_await check_has_refcounts(header, world_.diagnostics, storage_.node_id());
   co_await check_places(header, storage_.size(), world_.diagnostics, storage_.node_id());
   co_return std::move(header);
 }

@@ -25,7 +25,7 @@ enum class FindingKind : uint8_t {
   kUnclear,         // one that says two things at once, mended where both come to the same
   kRefcountTables,  // the refcount table or its blocks must be built anew
   kLostPointer,     // a pointer at a place where nothing can be: what it meant is still somewhere
-  kSnapshotEntry,   // one without the fields that version 3 asks for
+  kSnapshotEntry,   // lacks fields of version 3, or has too much besides
   kOther,
 };
 inline constexpr size_t kFindingKinds = 9;

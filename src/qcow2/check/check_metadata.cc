@@ -41,11 +41,15 @@ Task<void> Checker::load_l1(L1Place place) {
   l1_loaded_ = place.at;
 }
 
-// Version 2 asks for none of those fields.
+// Version 2 asks for none of the fields that may be missing.
 void Checker::judge_snapshot_entries() {
-  if (image_->header.version < 3) return;
   for (size_t i = 0; i < snapshots_.snapshots.size(); ++i) {
-    if (snapshots_.snapshots[i].is_complete()) continue;
+    const Snapshot& snapshot = snapshots_.snapshots[i];
+    if (snapshot.has_too_much()) {
+      table_findings_.add(FindingKind::kSnapshotEntry, CheckStage::kSnapshotTable, i,
+                          "snapshot table entry %zu has too much extra data", i);
+    }
+    if (snapshot.is_complete() || image_->header.version < 3) continue;
     table_findings_.add(FindingKind::kSnapshotEntry, CheckStage::kSnapshotTable, i,
                         "snapshot table entry %zu is incomplete", i);
   }

@@ -64,7 +64,7 @@ Task<void> Checker::open() {
   image_ = std::make_unique<CheckedImage>(shared_storage_);
   own_lane_ = std::make_unique<CheckLane>(*image_, *storage_, Shard::current());
   own_lane_->set_on_piece([this] { note_progress(); });
-  Header header = co_await read_header(*storage_, diagnostics);
+  Header header = co_await read_header_for_check(*storage_, diagnostics);
   co_await check_features(header, diagnostics, storage_->node_id());
   co_await check_places(header, storage_->size(), diagnostics, storage_->node_id());
   image_->rules.geometry = header.geometry();
@@ -78,11 +78,9 @@ Task<void> Checker::open() {
   snapshots_ = co_await read_snapshots(*storage_, image_->header, diagnostics);
   judge_snapshot_entries();
   l1_places_.push_back({image_->header.l1_table, image_->header.l1_size});
-  uint64_t entries = image_->header.l1_size;
-  for (const Snapshot& snapshot : snapshots_.snapshots) {
-    entries += snapshot.l1_size;
-    add_snapshot_l1(snapshot);
-  }
+  for (const Snapshot& snapshot : snapshots_.snapshots) add_snapshot_l1(snapshot);
+  uint64_t entries = 0;
+  for (const L1Place& place : l1_places_) entries += place.entries;
   if (entries > kL1EntriesMax) {
     co_await fail(
         refuse(ErrorKind::kLimit, "the snapshots' L1 tables are larger than any real ones"));

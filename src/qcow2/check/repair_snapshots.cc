@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// A new snapshot table in place of one whose entries lack fields that version 3 asks for, as the
-// edits of snapshots put one in place: it is written to clusters of its own, whose refcounts are
-// durable, and becomes the image's by one write of twelve bytes of the header, which lie in one
-// sector. Nothing then points to the old clusters. The new table says what the old one said; an
-// entry without a disk size gets the image's, which is what it meant.
+// A new snapshot table in place of one whose entries lack fields that version 3 asks for, or have
+// more behind them than any program takes, as the edits of snapshots put one in place: it is
+// written to clusters of its own, whose refcounts are durable, and becomes the image's by one write
+// of twelve bytes of the header, which lie in one sector. Nothing then points to the old clusters.
+// The new table says what the old one said; an entry without a disk size gets the image's, which is
+// what it meant.
 #include <algorithm>
 
 #include "base/endian.h"
@@ -27,7 +28,11 @@ bool Repair::has_room_until(ClusterIndex end) const {
 void Repair::plan_snapshot_table() {
   const CheckedImage& image = checker_.image();
   NewSnapshotTable table;
-  table.bytes = encode_snapshots(checker_.snapshots(), image.header.size);
+  std::vector<Snapshot> snapshots = checker_.snapshots();
+  for (Snapshot& one : snapshots) {
+    if (one.has_too_much()) one.unknown_extra.resize(kSnapshotExtraBytesMax - 24);
+  }
+  table.bytes = encode_snapshots(snapshots, image.header.size);
   table.first = first_behind_all();
   table.clusters = geometry().clusters_of(table.bytes.size());
   const char* obstacle = nullptr;

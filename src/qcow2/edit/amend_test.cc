@@ -216,6 +216,12 @@ class AmendTest : public ::testing::Test {
     store_be64(&raw[0], entry);
     disk_.poke(table.snapshots.at(0).l1_table.value(), raw);
   }
+  // Where the L1 table of the first snapshot is said to lie.
+  void poke_snapshot_place(uint64_t place) {
+    std::vector<std::byte> raw(8);
+    store_be64(&raw[0], place);
+    disk_.poke(header().snapshot_table.value(), raw);
+  }
   void expect_sound() {
     auto check = [&](Shard&) {
       return check_test_image(world_.world(), case_.image, storage_on(disk_));
@@ -339,6 +345,15 @@ TEST_F(AmendTest, DamageInTheTablesIsToldWithWhatToDo) {
   EXPECT_NE(refused.find("an L1 entry, 0x1ff, is damaged; run 'ringdisk check"), std::string::npos)
       << refused;
   EXPECT_EQ(header().version, 3u);
+}
+
+// The dirty bit would lock everybody out: a check cannot mend what is wrong here.
+TEST_F(AmendTest, ASnapshotTableThatLiesWhereNoneMayChangesNothing) {
+  make(TestImage(), true);
+  poke_snapshot_place(0x400200);
+  const std::string refused = amend("compat=0.10");
+  EXPECT_NE(refused.find("lies elsewhere than it may"), std::string::npos) << refused;
+  EXPECT_FALSE(header().is_dirty());
 }
 
 // --- over a backing image a zero cluster of version 3 hides what lies below

@@ -45,6 +45,8 @@ class ZeroExpander {
   AmendProgress progress_;
 };
 
+// What is refused is refused before anything changes: the dirty bit of an image whose damage no
+// repair can mend would lock everybody out.
 Task<std::vector<ZeroExpander::L1Place>> ZeroExpander::find_tables() {
   const Header& header = parts_.image.header;
   std::vector<L1Place> places;
@@ -54,7 +56,10 @@ Task<std::vector<ZeroExpander::L1Place>> ZeroExpander::find_tables() {
   for (const Snapshot& snapshot : table.snapshots) {
     places.push_back({snapshot.l1_table, snapshot.l1_size});
   }
-  for (const L1Place& place : places) progress_.total += place.entries;
+  for (const L1Place& place : places) {
+    co_await check_table_place(parts_.image, place.at, place.entries);
+    progress_.total += place.entries;
+  }
   co_return std::move(places);
 }
 

@@ -66,6 +66,7 @@ class Home {
   StorageAccess* data_file() const { return image_.has_data_file() ? data_.get() : nullptr; }
   Task<void> open_writable();
   Result<void> note_tables();
+  Task<void> note_snapshots();
   Result<void> refuse_table(const char* what, HostOffset at) const;
   Task<void> clear_autoclear_bits();
   Task<void> start_bitmaps();

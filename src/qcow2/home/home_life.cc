@@ -4,6 +4,8 @@
 #include "base/diagnostics.h"
 #include "base/log.h"
 #include "qcow2/damage.h"
+#include "qcow2/describe.h"
+#include "qcow2/edit/table_lane.h"
 #include "qcow2/home/home.h"
 
 namespace ringdisk::qcow2 {
@@ -39,6 +41,7 @@ Task<std::unique_ptr<Home>> Home::open(Image& image, Shard& shard) {
 Task<void> Home::open_writable() {
   co_await refcounts_.open();
   co_await note_tables();
+  co_await note_snapshots();
   co_await bitmaps_.open();
   co_await allocator_.open();
   co_await clear_autoclear_bits();
@@ -70,7 +73,6 @@ Result<void> Home::note_tables() {
     metadata_.add(geometry.host_cluster(encryption->offset),
                   geometry.clusters_of(encryption->length.value()));
   }
-  if (header.snapshot_count != 0) metadata_.add(geometry.host_cluster(header.snapshot_table), 1);
   for (uint64_t block = 0; block < refcounts_.table_entries(); ++block) {
     if (!refcounts_.has_block(block)) continue;
     ASSIGN_OR_RETURN(HostOffset at, refcounts_.block_place(block));
@@ -88,6 +90,36 @@ Result<void> Home::note_tables() {
     }
   }
   return {};
+}
+
+// The whole snapshot table, whose length stands nowhere, and the L1 tables that it names: refcounts
+// that are wrong must not let anybody write there. A damaged table refuses edits of snapshots, and
+// leaves the disk writable. L1 tables that lie where none may are for a check; beyond the limit,
+// which only images made to cost time reach, they have refcounts alone.
+Task<void> Home::note_snapshots() {
+  constexpr uint64_t kL1ClustersMax = 1 << 18;
+  const Geometry& geometry = image_.geometry;
+  if (image_.header.snapshot_count == 0) co_return;
+  metadata_.add(geometry.host_cluster(image_.header.snapshot_table), 1);
+  Result<SnapshotTable> read =
+      co_await read_snapshots(*storage_, image_.header, image_.world.diagnostics).result();
+  if (!read.ok()) {
+    const bool is_damaged =
+        read.error().kind == ErrorKind::kCorrupt || read.error().kind == ErrorKind::kLimit;
+    if (is_damaged) co_return;
+    co_await fail(read.error());
+  }
+  const SnapshotTable table = std::move(read).value();
+  metadata_.add(geometry.host_cluster(image_.header.snapshot_table),
+                geometry.clusters_of(table.length));
+  uint64_t left = kL1ClustersMax;
+  for (const Snapshot& snapshot : table.snapshots) {
+    const uint64_t clusters = geometry.clusters_of(uint64_t{snapshot.l1_size} * kEntryBytes);
+    if (clusters > left) co_return;
+    left -= clusters;
+    if (!check_table_place(image_, snapshot.l1_table, snapshot.l1_size).ok()) continue;
+    metadata_.add(geometry.host_cluster(snapshot.l1_table), clusters);
+  }
 }
 
 // Features that promise something about the disk's content, which writing without knowing them

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // MetadataMap: the host clusters that hold tables: header, L1 table, refcount table and blocks, L2
-// tables of the active L1 table, the start of the snapshot table. What a damaged or hostile image
-// might make us overwrite: an L2 entry that points here is rejected when it comes into memory, a
-// cluster that one in memory points at does not come here (Allocator::claim), and the allocator
-// does not hand these clusters out whatever their refcount says. Home shard only, and only where
-// the image is writable.
+// tables of the active L1 table, the snapshot table and the L1 tables of snapshots. What a damaged
+// or hostile image might make us overwrite: an L2 entry that points here is rejected when it comes
+// into memory, a cluster that one in memory points at does not come here (Allocator::claim), and
+// the allocator does not hand these clusters out whatever their refcount says. Home shard only, and
+// only where the image is writable.
 //
 // Every entry that comes into memory is asked about, and entries next to one another point at
 // clusters next to one another: so it is made of short stretches of bits and remembers the one it

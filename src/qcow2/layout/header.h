@@ -125,6 +125,9 @@ Result<Header> parse_header(Bytes first_bytes, Diagnostics& diagnostics, uint32_
 // even be read.
 Result<void> check_features(const Header& header, Diagnostics& diagnostics, uint32_t node);
 
+// kCorrupt for an image without a refcount table: its disk can be told, but not where it may grow.
+Result<void> check_has_refcounts(const Header& header, Diagnostics& diagnostics, uint32_t node);
+
 // Whether all tables lie within a file of `file_size` bytes, and none on another or on the header.
 Result<void> check_places(const Header& header, ByteCount file_size, Diagnostics& diagnostics,
                           uint32_t node);

@@ -7,6 +7,7 @@
 #include "base/endian.h"
 #include "base/span_reader.h"
 #include "qcow2/layout/header.h"
+#include "qcow2/layout/l2_entry.h"
 
 namespace ringdisk::qcow2 {
 namespace {
@@ -25,6 +26,7 @@ class HeaderParser {
   Result<void> take_additional_fields();
   Result<void> judge_sizes() const;
   Result<void> judge_tables() const;
+  Result<void> judge_place(const char* table, HostOffset at) const;
   Result<void> take_extensions();
   Result<void> take_backing_name();
   Result<void> judge_encryption() const;
@@ -156,16 +158,21 @@ Result<void> HeaderParser::judge_tables() const {
     return refuse("a refcount table of " + std::to_string(header_.refcount_table_clusters) +
                   " clusters");
   }
-  if (header_.refcount_table_clusters == 0) return refuse("an image without a refcount table");
   if (header_.snapshot_count > limits::kQcow2SnapshotsMax) {
     return refuse("a table of " + std::to_string(header_.snapshot_count) + " snapshots");
   }
-  for (HostOffset table : {header_.l1_table, header_.refcount_table, header_.snapshot_table}) {
-    if (!table.is_aligned(cluster)) {
-      return refuse("a table at byte " + std::to_string(table.value()) +
-                    ", which is not the start of a cluster");
-    }
+  RETURN_IF_ERROR(judge_place("L1 table", header_.l1_table));
+  RETURN_IF_ERROR(judge_place("refcount table", header_.refcount_table));
+  RETURN_IF_ERROR(judge_place("snapshot table", header_.snapshot_table));
+  return {};
+}
+
+Result<void> HeaderParser::judge_place(const char* table, HostOffset at) const {
+  const std::string place = std::string("the ") + table + " at byte " + std::to_string(at.value());
+  if (!at.is_aligned(uint64_t{1} << header_.cluster_bits)) {
+    return refuse(place + ", which is not the start of a cluster");
   }
+  if (at.value() >= kHostEnd) return refuse(place + " goes beyond what a file can hold");
   return {};
 }
 
@@ -192,7 +199,10 @@ Result<void> HeaderParser::take_extensions() {
     }
     header_.extensions.push_back(
         {type, std::vector<std::byte>(content.begin(), content.end()), place});
-    if (type == ExtensionType::kBackingFormat) header_.backing_format = as_text(content);
+    if (type == ExtensionType::kBackingFormat) {
+      const std::string_view name = as_text(content);
+      header_.backing_format = name.substr(0, name.find('\0'));  // some pad it
+    }
   }
   return {};
 }

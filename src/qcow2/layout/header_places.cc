@@ -22,6 +22,13 @@ Place place_of(const char* name, HostOffset at, uint64_t bytes, const Geometry& 
 
 }  // namespace
 
+Result<void> check_has_refcounts(const Header& header, Diagnostics& diagnostics, uint32_t node) {
+  if (header.refcount_table_clusters != 0) return {};
+  return diagnostics.explain(Error::of(ErrorKind::kCorrupt, "open"), node,
+                             "an image without a refcount table; run 'ringdisk check -r all " +
+                                 diagnostics.node_name(node) + "'");
+}
+
 Result<void> check_places(const Header& header, ByteCount file_size, Diagnostics& diagnostics,
                           uint32_t node) {
   const Geometry geometry = header.geometry();

@@ -125,7 +125,8 @@ TEST(HeaderTest, NumbersBeyondTheirLimitsAreRefused) {
   EXPECT_NE(with([](Header& h) { h.size = ByteCount(~uint64_t{0}); }), "");
   EXPECT_NE(with([](Header& h) { h.refcount_order = 7; }), "");
   EXPECT_NE(with([](Header& h) { h.refcount_table_clusters = 129; }), "");
-  EXPECT_NE(with([](Header& h) { h.refcount_table_clusters = 0; }), "");
+  EXPECT_NE(with([](Header& h) { h.l1_table = HostOffset(uint64_t{1} << 56); }), "");
+  EXPECT_NE(with([](Header& h) { h.refcount_table = HostOffset(~uint64_t{65535}); }), "");
   EXPECT_NE(with([](Header& h) { h.snapshot_count = 65537; }), "");
   EXPECT_NE(with([](Header& h) { h.l1_table = HostOffset(512); }), "");
   EXPECT_NE(with([](Header& h) { h.refcount_table = HostOffset(65537); }), "");

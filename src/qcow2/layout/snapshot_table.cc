@@ -24,7 +24,7 @@ Result<Snapshot> parse_snapshot(SpanReader& reader) {
   snapshot.vm_clock_nanoseconds = reader.be64();
   snapshot.vm_state_size = reader.be32();
   const uint32_t extra_length = reader.be32();
-  if (!reader.ok() || extra_length > kSnapshotExtraBytesMax) {
+  if (!reader.ok() || extra_length > reader.left()) {
     return Error::of(ErrorKind::kCorrupt, "parse snapshot table", reader.position());
   }
   SpanReader extra(reader.bytes(extra_length));

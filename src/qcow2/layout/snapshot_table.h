@@ -23,6 +23,7 @@ namespace ringdisk::qcow2 {
 // Where the header leads to the table, in one sector, so that no crash tears it: count (4 bytes),
 // offset (8 bytes).
 inline constexpr uint64_t kSnapshotFieldsAt = 60;
+// More than any program writes: QEMU opens no image that has it, and a check takes it away.
 inline constexpr uint32_t kSnapshotExtraBytesMax = 1024;
 inline constexpr uint64_t kSnapshotEntryBytesMax = 40 + kSnapshotExtraBytesMax + 2 * 65535 + 7;
 
@@ -38,6 +39,7 @@ struct Snapshot {
   std::vector<std::byte> unknown_extra;  // what stands behind these fields, kept as it is
   // Whether the entry has all fields that version 3 asks for: the last of them is the disk's size.
   bool is_complete() const { return disk_size.has_value(); }
+  bool has_too_much() const { return 24 + unknown_extra.size() > kSnapshotExtraBytesMax; }
   uint64_t place = 0;  // where its entry began in the table that was parsed; not encoded
 };
 

@@ -98,9 +98,17 @@ TEST(SnapshotTableTest, ATableCutAnywhereIsRefused) {
   EXPECT_TRUE(parse_snapshots(Bytes(table).first(needed), 2).ok());
 }
 
+TEST(SnapshotTableTest, MoreExtraDataThanAnyProgramTakesIsReadAndToldApart) {
+  for (uint32_t extra : {24U, kSnapshotExtraBytesMax, kSnapshotExtraBytesMax + 1}) {
+    Result<SnapshotTable> parsed = parse_snapshots(entry("1", "n", extra), 1);
+    ASSERT_TRUE(parsed.ok()) << extra;
+    EXPECT_EQ(parsed.value().snapshots[0].has_too_much(), extra > kSnapshotExtraBytesMax) << extra;
+  }
+}
+
 TEST(SnapshotTableTest, NumbersBeyondTheirLimitsAreRefused) {
   std::vector<std::byte> table = entry("1", "n", 0);
-  store_be32(&table[36], kSnapshotExtraBytesMax + 1);
+  store_be32(&table[36], static_cast<uint32_t>(table.size()));
   EXPECT_FALSE(parse_snapshots(table, 1).ok());
   Result<SnapshotTable> too_many = parse_snapshots(table, limits::kQcow2SnapshotsMax + 1);
   ASSERT_FALSE(too_many.ok());
