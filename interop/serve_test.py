@@ -79,6 +79,25 @@ class Service(ServiceCase):
         self.disk.require(self.directory / "one.copy")
         other.require(self.directory / "two.copy")
 
+    def test_an_image_that_may_not_be_written_is_told_of_at_the_start(self):
+        image = self.directory / "damaged.qcow2"
+        peers.qemu_img("convert", "-f", "raw", "-O", "qcow2", self.image, image)
+        with open(image, "r+b") as file:
+            file.seek(48)
+            table, = struct.unpack(">Q", file.read(8))
+            file.seek(table + 8)
+            file.write(struct.pack(">Q", 123))  # a refcount block at no cluster
+        before = image.read_bytes()
+        refused = peers.run([peers.ringdisk_path(), "serve", image, "--nbd", f"unix:{self.socket}"],
+                            expect=1)
+        self.assertNotIn("ready", refused.stdout)
+        self.assertIn("damaged.qcow2", refused.stderr)
+        self.assertFalse(self.socket.exists())
+        self.assertEqual(image.read_bytes(), before)
+        with peers.serve_ringdisk(image, self.socket, "--read-only") as server:
+            peers.nbdcopy(server.uri(), self.directory / "copy.raw")
+        peers.require_same(self.image, self.directory / "copy.raw")
+
     def test_exports_are_called_by_their_files_where_no_name_is_given(self):
         (self.directory / "other.raw").write_bytes(bytes(4096))
         server, uri = self.serve_tcp([self.image, self.directory / "other.raw"])
@@ -217,4 +236,4 @@ class Stalled(ServiceCase):
 
 
 if __name__ == "__main__":
-    peers.main(needs=["nbdinfo", "nbdcopy", "nbdsh"])
+    peers.main(needs=["nbdinfo", "nbdcopy", "nbdsh", "qemu-img"])

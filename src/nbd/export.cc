@@ -33,6 +33,10 @@ Task<DeviceQueue*> Export::open_queue() {
   co_return slot.queue.get();
 }
 
+Task<void> Export::try_queue() {
+  std::unique_ptr<DeviceQueue> queue = co_await options_.device->open_queue(Shard::current());
+}
+
 void Export::close_queue() { slots_[Shard::current().index()].queue.reset(); }
 
 }  // namespace ringdisk::nbd

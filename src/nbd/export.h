@@ -48,6 +48,8 @@ class Export {
 
   // The queue of the calling shard, opened if need be. Errors: the device's.
   Task<DeviceQueue*> open_queue();
+  // Opens a queue on the calling shard and closes it again. Errors: the device's.
+  Task<void> try_queue();
   // The queue of the calling shard, or null before open_queue.
   DeviceQueue* queue() const;
   // Lets go of the calling shard's queue; nothing may be under way on it.

@@ -62,8 +62,20 @@ Result<void> Server::check_exports() const {
   return {};
 }
 
+// Some images are only looked at closely when they are first used; what is wrong with them then is
+// for whoever starts the server, not for its first client. An image with a home has it where its
+// first connection is likely to be.
+Task<void> Server::try_exports() {
+  for (size_t i = 0; i < exports_.size(); ++i) {
+    Export& served = *exports_[i];
+    auto try_there = [&served] { return served.try_queue(); };
+    co_await world_.shards[i % world_.shards.size()]->call(try_there);
+  }
+}
+
 Task<void> Server::listen() {
   co_await check_exports();
+  co_await try_exports();
   for (const Address& address : options_.addresses) {
     std::unique_ptr<Listener> listener = co_await world_.network.listen(address);
     listeners_.push_back(std::move(listener));

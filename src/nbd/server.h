@@ -51,7 +51,8 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // Listens on all addresses, on the calling shard. Errors: the address's, by name.
+  // Opens each export once, then listens on all addresses, on the calling shard. Errors: the
+  // device's; the address's, by name.
   Task<void> listen();
   // Where it listens, with the ports the system chose. After listen().
   std::vector<Address> addresses() const;
@@ -68,6 +69,7 @@ class Server {
   struct ShardSide;
 
   Result<void> check_exports() const;
+  Task<void> try_exports();
   Task<void> accept_and_serve(Scope& scope, CancelToken stop, CancelToken hurry);
   Task<void> accept_loop(Scope& scope, Listener& listener, CancelToken stop);
   Task<void> admit(Scope& scope, std::unique_ptr<Connection> connection);
