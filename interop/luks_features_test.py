@@ -155,6 +155,41 @@ class Headers(FeatureCase):
                            self.keys[1], volume)
                 peers.ringdisk("check", "-f", "luks", volume)
 
+    def test_a_disk_without_its_primary_header_is_told_of(self):
+        why = "primary header damaged, read from the second copy"
+        for wiped in (6, 4096, 16384):
+            with self.subTest(wiped=wiped), self.scratch() as directory:
+                volume = self.they_make(KINDS[3], directory)
+                with open(volume, "r+b") as file:
+                    file.write(bytes(wiped))
+                before = volume.read_bytes()
+                cryptsetup("isLuks", "--type", "luks2", "--disable-locks", volume)
+                info = peers.ringdisk("info", volume).stdout
+                self.assertIn("file format: luks", info)
+                self.assertIn(why, info)
+                self.assertIn(why, luks("dump", volume).stdout)
+                self.assertIn(why, peers.ringdisk("check", volume, expect=2).stderr)
+                # What only looks like it may be a raw disk of somebody's.
+                for words in (["check", "-r", "all"], ["bench", "-w"], ["resize", "--shrink"]):
+                    size = ["1M"] if "resize" in words else []
+                    done = peers.ringdisk(*words, volume, *size, expect=1)
+                    self.assertIn("say -f luks if it is one, else -f raw", done.stderr)
+                    self.assertTrue(volume.read_bytes() == before, words)
+                done = peers.ringdisk("info", "-f", "raw", volume)
+                self.assertEqual((done.stdout.count("format: raw"), done.stderr), (1, ""))
+                peers.ringdisk("check", "-f", "luks", "-r", "all", volume)
+                self.assertEqual(self.opens_by_both(volume)[0], True)
+
+    def test_a_disk_that_became_another_is_that(self):
+        with self.scratch() as directory:
+            volume = self.they_make(KINDS[3], directory)
+            with open(volume, "r+b") as file:
+                file.write(bytes(510) + b"\x55\xaa")
+            done = peers.ringdisk("info", volume)
+            self.assertIn("file format: raw", done.stdout)
+            self.assertIn("holds the second copy of a LUKS2 header", done.stderr)
+            peers.ringdisk("bench", "-w", "-c", "8", volume)
+
     def test_a_volume_being_encrypted_anew_is_refused(self):
         with self.scratch() as directory:
             volume = self.they_make(KINDS[3], directory)

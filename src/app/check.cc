@@ -186,7 +186,7 @@ Task<int> run(Program& program, const Arguments& arguments) {
   mode.read_only = options.repair == CheckRepair::kNone;
   mode.share = arguments.has("force-share");
   mode.cache = co_await cache_argument(arguments, "T", CacheMode::kWriteback, diagnostics);
-  ImageFile image = co_await open_image_file(program, std::move(name), mode);
+  ImageFile image = co_await open_image_file(program, std::move(name), mode, true);
   Checked checked;
   Result<void> done = co_await check_watched(program, arguments, image, options, checked).result();
   co_await close_after(std::move(done), *image.storage->node);

@@ -32,8 +32,19 @@ Result<Options> options_of_format(Options options, Diagnostics& diagnostics) {
   return options;
 }
 
-Task<void> find_format(Program& program, Graph& graph, ImageFile& image) {
-  if (image.format.empty()) image.format = co_await graph.probe_format(*image.storage);
+Task<void> find_format(Program& program, Graph& graph, ImageFile& image, bool read_only,
+                       bool as_remains) {
+  if (image.format.empty()) {
+    ProbedFormat probed = co_await graph.probe_format(*image.storage);
+    const FormatRemains& remains = probed.remains;
+    const bool takes_remains = as_remains && read_only && !remains.is_overwritten;
+    if (remains.are_there() && takes_remains) {
+      image.format = remains.format;
+    } else {
+      co_await graph.admit_as_raw(*image.storage, probed, read_only);
+      image.format = std::move(probed.name);
+    }
+  }
   image.admin = co_await program.find_admin(image.format);
 }
 
@@ -115,7 +126,7 @@ Result<std::string> single_name(const Arguments& arguments, Diagnostics& diagnos
                                       std::to_string(arguments.names().size()));
 }
 
-Task<ImageFile> open_image_file(Program& program, ImageName name, OpenMode mode) {
+Task<ImageFile> open_image_file(Program& program, ImageName name, OpenMode mode, bool as_remains) {
   Graph graph = program.graph();
   ImageFile image;
   image.name = name.text();
@@ -129,7 +140,8 @@ Task<ImageFile> open_image_file(Program& program, ImageName name, OpenMode mode)
   }
   const std::string storage_driver = parts.storage.get("driver").value_or("");
   image.storage = co_await graph.open_storage(std::move(parts.storage), mode);
-  Result<void> found = co_await find_format(program, graph, image).result();
+  Result<void> found =
+      co_await find_format(program, graph, image, mode.read_only, as_remains).result();
   if (!found.ok()) {
     // How it closes adds nothing to why it could not be used.
     Result<void> closed = co_await image.storage->node->close().result();

@@ -44,7 +44,10 @@ struct ImageFile {
   std::optional<ByteCount> described_size;  // of the disk, where options may change it
   Options options;  // the format's own, of the description; its driver has seen them
 };
-Task<ImageFile> open_image_file(Program& program, ImageName name, OpenMode mode);
+// `as_remains`: where the front of an image is gone and -f says nothing, what is left of it is what
+// is looked at (Graph::admit_as_raw otherwise). Only for looking: kDenied for writing.
+Task<ImageFile> open_image_file(Program& program, ImageName name, OpenMode mode,
+                                bool as_remains = false);
 
 // What it says of itself; its size is that of the disk as it was described to us (offset=, size=).
 Task<ImageDescription> describe_image(Program& program, ImageFile& image);

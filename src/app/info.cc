@@ -22,7 +22,7 @@ constexpr std::array<OptionSpec, 5> kOptions = {{
 }};
 
 Task<ImageReport> report_on(Program& program, ImageName name, OpenMode mode) {
-  ImageFile image = co_await open_image_file(program, std::move(name), mode);
+  ImageFile image = co_await open_image_file(program, std::move(name), mode, true);
   ImageReport report;
   report.filename = image.name;
   report.format = image.format;

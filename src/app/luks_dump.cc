@@ -118,7 +118,7 @@ std::string luks2_as_text(const luks::Luks2Header& header) {
   if (!metadata.requirements.empty()) {
     text += line("Requirements", joined(metadata.requirements, ""));
   }
-  if (header.bad_copy) text += line("Damage", "one copy of the header: " + header.damage);
+  if (header.bad_copy) text += line("Damage", damage_of(header));
   text += "\nData segments:\n";
   for (const luks::Luks2Segment& segment : metadata.segments) text += segment_as_text(segment);
   text += "Keyslots:\n";
@@ -202,7 +202,7 @@ void luks2_as_json(const luks::Luks2Header& header, JsonText& json) {
   if (segment.size) json.key("payload-size"), json.number(*segment.size);
   texts_as_json("flags", metadata.flags, json);
   texts_as_json("requirements", metadata.requirements, json);
-  if (header.bad_copy) json.key("damage"), json.text(header.damage);
+  if (header.bad_copy) json.key("damage"), json.text(damage_of(header));
   json.key("keyslots"), json.begin_array();
   for (const luks::Luks2Slot& recorded : metadata.slots) {
     slot_as_json(recorded.slot, recorded.type, recorded.unusable, json);

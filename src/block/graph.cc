@@ -146,21 +146,46 @@ Task<void> Graph::create_storage(Options options, ByteCount size) {
   co_await driver->create(world_, options, size);
 }
 
-Task<std::string> Graph::probe_format(SharedStorage& storage) {
+Task<ProbedFormat> Graph::probe_format(SharedStorage& storage) {
   std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
   Buffer first = Shard::current().buffers().take(kProbeBytes);
   const auto length = static_cast<size_t>(std::min<uint64_t>(kProbeBytes, access->size().value()));
   MutableBytes bytes = first.first(length);
   if (length != 0) co_await access->read(HostOffset(0), MutableBuffers(bytes));
-  std::string best = "raw";
+  ProbedFormat best;
+  best.name = "raw";
   int best_score = 0;
   for (const FormatDriver& driver : drivers_.formats) {
     const int score = driver.probe ? driver.probe(bytes) : 0;
     if (score <= best_score) continue;
-    best = driver.name;
+    best.name = driver.name;
     best_score = score;
   }
-  co_return best;
+  if (best_score == 0) best.remains = co_await find_remains(*access);
+  co_return std::move(best);
+}
+
+Task<FormatRemains> Graph::find_remains(StorageAccess& storage) const {
+  for (const FormatDriver& driver : drivers_.formats) {
+    if (!driver.find_remains) continue;
+    FormatRemains remains = co_await driver.find_remains(world_, storage);
+    if (remains.are_there()) co_return std::move(remains);
+  }
+  co_return FormatRemains();
+}
+
+Result<void> Graph::admit_as_raw(const SharedStorage& storage, const ProbedFormat& probed,
+                                 bool read_only) const {
+  const FormatRemains& remains = probed.remains;
+  if (!remains.are_there()) return {};
+  const std::string remedy = "; say -f " + remains.format + " if it is one, else -f raw";
+  if (!read_only && !remains.is_overwritten) {
+    return world_.diagnostics.explain(
+        Error::of(ErrorKind::kDenied, "open"), storage.node->id(),
+        "holds " + remains.what + ", and writing to it as raw could destroy a disk" + remedy);
+  }
+  world_.log.warning(storage.node->name() + ": taken as raw, but holds " + remains.what + remedy);
+  return {};
 }
 
 Task<std::shared_ptr<DeviceNode>> Graph::open(ImageName name, OpenMode mode) {
@@ -186,14 +211,16 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_at_depth(ImageName name, OpenMode 
   std::unique_ptr<SharedStorage> storage = co_await open_storage(std::move(parts.storage), mode);
   const bool was_probed = format_name.empty();
   if (was_probed) {
-    Result<std::string> probed = co_await probe_format(*storage).result();
-    if (!probed.ok()) {
-      // That it could not be read is the cause, not how the untouched storage closes.
+    Result<ProbedFormat> probed = co_await probe_format(*storage).result();
+    Result<void> admitted;
+    if (probed.ok()) admitted = admit_as_raw(*storage, probed.value(), mode.read_only);
+    if (!probed.ok() || !admitted.ok()) {
+      // Why it could not be read is the cause, not how the untouched storage closes.
       Result<void> closed = co_await storage->node->close().result();
       static_cast<void>(closed.ok());
-      co_return probed.error();
+      co_return probed.ok() ? admitted.error() : probed.error();
     }
-    format_name = std::move(probed).value();
+    format_name = std::move(probed).value().name;
   }
   const FormatDriver* driver = find_format(format_name);
   if (!driver) {

@@ -71,10 +71,22 @@ struct OpenedFormat {
   std::string backing_format;
 };
 
+// What is left in a storage of an image whose front is gone.
+struct FormatRemains {
+  std::string format;  // empty: nothing
+  std::string what;    // "a second copy of a LUKS2 header"
+  // Something else has been written over the front since, such as a file system, and is likely to
+  // be what the storage is now.
+  bool is_overwritten = false;
+  bool are_there() const { return !format.empty(); }
+};
+
 struct FormatDriver {
   std::string name;
   // How sure a look at the image's first bytes makes it: 0 not at all, 100 a magic number matched.
   std::function<int(Bytes first_bytes)> probe;
+  // Looks elsewhere, where no driver's probe() knew the first bytes. Null: there is nothing.
+  std::function<Task<FormatRemains>(const World&, StorageAccess&)> find_remains;
   std::function<Task<OpenedFormat>(FormatOpening opening)> open;
   DriverWords words;
 };
@@ -107,6 +119,14 @@ struct ImageParts {
   std::string path() const;  // local; empty where the storage is no file
 };
 
+// What a look at a storage's bytes says.
+struct ProbedFormat {
+  std::string name;  // "raw" if nothing else
+  // Of "raw": whose it may be all the same. Nothing is opened as that unless its user says so:
+  // whoever writes to a raw disk, its guest too, could have written them.
+  FormatRemains remains;
+};
+
 class Graph {
  public:
   // `secrets` may be null: then encrypted images are refused.
@@ -126,8 +146,11 @@ class Graph {
   Result<ImageParts> take_apart(ImageName name) const;
   const FormatDriver* find_format(std::string_view name) const;
   const StorageDriver* find_storage(std::string_view name) const;
-  // The format of an opened storage by its first bytes; "raw" if nothing else.
-  Task<std::string> probe_format(SharedStorage& storage);
+  Task<ProbedFormat> probe_format(SharedStorage& storage);
+  // Taking `storage` for raw although that was probed: kDenied for writing, which could destroy
+  // what is left; else, and where that is overwritten, a warning.
+  Result<void> admit_as_raw(const SharedStorage& storage, const ProbedFormat& probed,
+                            bool read_only) const;
 
   // What opens an encrypted image, or is going to. On shard 0.
   Task<SharedSecret> find_secret(SecretWish wish) const;
@@ -143,6 +166,7 @@ class Graph {
   Task<std::shared_ptr<DeviceNode>> open_backing(const OpenedFormat& format,
                                                  const std::string& path, OpenMode mode,
                                                  const ChainLink& above);
+  Task<FormatRemains> find_remains(StorageAccess& storage) const;
 
   const World& world_;
   const Drivers& drivers_;

@@ -241,6 +241,28 @@ TEST_F(GraphTest, AProbedDiskIsRawWhenItLooksLikeNothingElse) {
   EXPECT_TRUE(with_opened("chain", OpenMode(), raw, "raw").ok());
 }
 
+TEST_F(GraphTest, WhatIsLeftOfAnImageIsNotWrittenToAsRawUnlessSaid) {
+  FormatRemains remains;
+  remains.what = "half a chain";
+  drivers.formats.front().find_remains = [&](const World&, StorageAccess&) -> Task<FormatRemains> {
+    co_return remains;
+  };
+  std::ofstream(folder / "disk") << std::string(2048, 'x');
+  auto raw = [](DeviceNode& device) { EXPECT_STREQ(device.format().driver(), "raw"); };
+  remains.format = "chain";
+  const Error error = refusal("disk");
+  EXPECT_EQ(error.kind, ErrorKind::kDenied);
+  EXPECT_EQ(text_of(error), folder /
+                                "disk: holds half a chain, and writing to it as raw could "
+                                "destroy a disk; say -f chain if it is one, else -f raw");
+  EXPECT_TRUE(with_opened("disk", OpenMode(), raw, "raw").ok());
+  OpenMode reading;
+  reading.read_only = true;
+  EXPECT_TRUE(with_opened("disk", reading, raw).ok());
+  remains.is_overwritten = true;
+  EXPECT_TRUE(with_opened("disk", OpenMode(), raw).ok()) << "it has become something else";
+}
+
 TEST_F(GraphTest, ADescriptionNamesDriversOptionsAndFiles) {
   std::ofstream(folder / "disk") << std::string(4096, 'x');
   Graph graph(world.world(), drivers, gate);

@@ -155,8 +155,7 @@ class HeaderCheck {
 
   Task<void> judge_copies(LuksHeader& header) {
     if (!header.luks2 || !header.luks2->bad_copy) co_return;
-    report_.messages.push_back("ERROR one of the two copies of the header: " +
-                               header.luks2->damage);
+    report_.messages.push_back("ERROR " + damage_of(*header.luks2));
     if (options_.repair != CheckRepair::kAll) {
       ++report_.corruptions;
       co_return;

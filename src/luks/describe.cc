@@ -99,7 +99,7 @@ DescribedVolume describe_luks2(const Luks2Header& header, const Result<VolumeFac
   }
   described.fields.push_back(luks2_slots(header.metadata));
   described.fields.push_back(number_field("payload-offset", described.payload_offset.value()));
-  if (header.bad_copy) described.fields.push_back(text_field("damaged-copy", header.damage));
+  if (header.bad_copy) described.fields.push_back(text_field("damage", damage_of(header)));
   return described;
 }
 

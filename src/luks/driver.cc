@@ -120,6 +120,7 @@ FormatDriver luks_driver(FormatDriver raw, luks::VolumeSettings settings) {
   FormatDriver driver;
   driver.name = "luks";
   driver.probe = &luks::probe;
+  driver.find_remains = &luks::find_remains;
   driver.words = {"key-secret", "allow-discards", "header", "header."};
   for (std::string_view limit : luks::kKdfLimitWords) driver.words.emplace_back(limit);
   driver.open = [raw, settings](FormatOpening opening) {

@@ -165,6 +165,48 @@ TEST(OverwrittenFirstCopy, IsNotWrittenAnewUnasked) {
   EXPECT_TRUE(volume.copies() == before) << "an edit wrote over it";
 }
 
+TEST(OverwrittenFirstCopy, AtTheSecondBlockAloneIsOneToo) {
+  ForeignVolume volume;
+  std::vector<std::byte> other(kCopyBytes, std::byte{0});
+  other[kLuks2BinaryBytes] = std::byte{0xfc};  // a superblock of md begins there
+  volume.disk().poke(0, other);
+  const Result<void> added = volume.add_second_key_to_it();
+  ASSERT_FALSE(added.ok());
+  EXPECT_EQ(added.error().kind, ErrorKind::kDenied);
+}
+
+// --- what is left of a disk without its front
+
+FormatRemains remains_of(ForeignVolume& volume) {
+  FormatRemains remains;
+  auto look = [&](HeaderWindow window) -> Task<void> {
+    remains = co_await find_remains(volume.world(), window.storage());
+  };
+  EXPECT_TRUE(volume.run(look).ok());
+  return remains;
+}
+
+TEST(Remains, AreTheSecondCopyOfAHeader) {
+  for (size_t bytes : {size_t{6}, kLuks2BinaryBytes, size_t{kCopyBytes}}) {
+    ForeignVolume volume;
+    EXPECT_FALSE(remains_of(volume).are_there()) << "both copies are right";
+    volume.disk().poke(0, std::vector<std::byte>(bytes));
+    const FormatRemains remains = remains_of(volume);
+    EXPECT_EQ(remains.format, "luks") << bytes;
+    EXPECT_FALSE(remains.is_overwritten);
+    volume.change_byte(kCopyBytes + 5000);
+    EXPECT_FALSE(remains_of(volume).are_there()) << "what is not right counts for nothing";
+  }
+}
+
+TEST(Remains, BehindSomethingElseAreOverwritten) {
+  ForeignVolume volume;
+  volume.disk().poke(0, std::vector<std::byte>(512, std::byte{0x55}));
+  const FormatRemains remains = remains_of(volume);
+  EXPECT_TRUE(remains.are_there());
+  EXPECT_TRUE(remains.is_overwritten);
+}
+
 TEST(OverwrittenFirstCopy, ThatIsOnlyWipedIsWrittenAnew) {
   for (size_t bytes : {size_t{6}, kLuks2BinaryBytes}) {
     ForeignVolume volume;

@@ -116,11 +116,19 @@ Result<Luks2Header> choose_only(ReadCopy right, Luks2Copy bad_copy, std::string 
   return header;
 }
 
+constexpr size_t kFrontOfOthersBytes = 2 * kFrontBytes;
+
+bool is_all_zero(Bytes bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](std::byte one) { return one == std::byte{0}; });
+}
+
 // Whether what lies in front is neither empty nor what damage could have made of a first copy: then
-// its size or its UUID would be there still.
+// its size or its UUID would be there still. Superblocks begin at 4096, too, where a first copy has
+// its JSON. `front`: kFrontOfOthersBytes.
 bool is_front_of_others(Bytes front, const Luks2Binary& right) {
+  const Bytes behind = front.subspan(kFrontBytes);
   const bool is_empty =
-      std::all_of(front.begin(), front.end(), [](std::byte one) { return one == std::byte{0}; });
+      is_all_zero(front.first(kFrontBytes)) && (behind[0] == std::byte{'{'} || is_all_zero(behind));
   const bool has_size = load_be16(&front[6]) == 2 && load_be64(&front[8]) == right.header_bytes;
   const bool has_uuid =
       !right.uuid.empty() && text_field(front.subspan(168, kUuidFieldBytes)) == right.uuid;
@@ -131,7 +139,7 @@ Task<Luks2Header> choose_second(const World& world, HeaderWindow window, ReadCop
                                 std::string damage) {
   Luks2Header header =
       co_await choose_only(std::move(second), Luks2Copy::kFirst, std::move(damage));
-  std::vector<std::byte> front(kFrontBytes);
+  std::vector<std::byte> front(kFrontOfOthersBytes);
   co_await window.read(world, HostOffset(0), front);
   header.is_overwritten = is_front_of_others(front, header.binary);
   if (header.is_overwritten) header.damage = "something else has been written over it";
@@ -198,6 +206,27 @@ Task<LuksHeader> read_header(const World& world, HeaderWindow window) {
   Luks2Header luks2 = co_await read_luks2(world, window);
   header.luks2 = std::move(luks2);
   co_return std::move(header);
+}
+
+std::string damage_of(const Luks2Header& header) {
+  if (!header.bad_copy) return "";
+  const bool is_first = *header.bad_copy == Luks2Copy::kFirst;
+  return (is_first ? "primary header damaged, read from the second copy: "
+                   : "second copy of the header damaged, read from the primary one: ") +
+         header.damage;
+}
+
+Task<FormatRemains> find_remains(const World& world, StorageAccess& storage) {
+  FormatRemains remains;
+  const HeaderWindow window(storage);
+  Result<LuksHeader> header = co_await read_header(world, window).result();
+  if (!header.ok() || !header.value().luks2) co_return std::move(remains);
+  const Luks2Header& luks2 = *header.value().luks2;
+  if (luks2.bad_copy != Luks2Copy::kFirst) co_return std::move(remains);
+  remains.format = "luks";
+  remains.what = "the second copy of a LUKS2 header";
+  remains.is_overwritten = luks2.is_overwritten;
+  co_return std::move(remains);
 }
 
 Result<VolumeFacts> supported_facts(const World& world, const HeaderWindow& window,

@@ -19,6 +19,7 @@
 #include <optional>
 
 #include "async/task.h"
+#include "block/graph.h"
 #include "luks/header_window.h"
 #include "luks/luks1_header.h"
 #include "luks/luks2_metadata.h"
@@ -38,6 +39,9 @@ struct Luks2Header {
   // table, whatever somebody has made of the disk since. Nobody writes over that unasked.
   bool is_overwritten = false;
 };
+
+// What is wrong with its copies, for a person; empty: nothing.
+std::string damage_of(const Luks2Header& header);
 
 struct LuksHeader {
   std::optional<Luks1Header> luks1;
@@ -59,6 +63,10 @@ Result<VolumeFacts> supported_facts(const World& world, const HeaderWindow& wind
 // kDenied, with the command that repairs it, where is_overwritten.
 Result<void> check_not_overwritten(const World& world, const HeaderWindow& window,
                                    const LuksHeader& header);
+
+// What a disk that does not begin with a LUKS header has left of one: its second copy. Nothing
+// where that cannot be read, whatever the reason.
+Task<FormatRemains> find_remains(const World& world, StorageAccess& storage);
 
 // Logs which copy is damaged or older, where one is, for those who must not repair it.
 void warn_of_damage(const World& world, const HeaderWindow& window, const LuksHeader& header);
