@@ -173,7 +173,7 @@ class LuksDiskTest(encrypted.EncryptedCase):
                 header.unlink(missing_ok=True)
                 payload.unlink(missing_ok=True)
                 maker("create", *self.objects(), "-f", "luks", "-o",
-                      f"key-secret=sec0,detached-header=on,{QUICK}", header, SIZE)
+                      f"key-secret=sec0,detached-header=on,{QUICK}", header)
                 info = json.loads(peers.ringdisk("info", "--output=json", header).stdout)
                 self.assertEqual(info["virtual-size"], 0)  # the disk is not in it
                 self.assertTrue(info["format-specific"]["data"]["detached-header"])
@@ -184,6 +184,16 @@ class LuksDiskTest(encrypted.EncryptedCase):
                 peers.qemu_img("convert", *self.objects(), "--image-opts", "-O", "raw", described,
                                self.copy)
                 self.wanted.require(self.copy)
+
+    def test_nothing_is_converted_into_a_header_alone(self):
+        # That no key is derived first shows in that none is asked for.
+        for word in ("on", "true", "yes", "y"):
+            done = self.require_refused("driver=luks,header.filename=HEADER,file.filename=DISK",
+                                        "convert", "-O", "luks", "-o", f"detached-header={word}",
+                                        self.raw, self.image)
+            self.assertFalse(self.image.exists(), done)
+        self.ringdisk_makes("detached-header=off")
+        self.require_qemu_reads()
 
     def test_check(self):
         self.ringdisk_makes("version=2,pbkdf-memory=1024")

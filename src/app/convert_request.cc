@@ -106,6 +106,13 @@ Result<void> read_target(Program& program, const Arguments& arguments, ConvertRe
   }
   if (request.target_is_zero) return usage_error(diagnostics, "--target-is-zero needs -n");
   ASSIGN_OR_RETURN(target.admin, program.find_admin(arguments.value("O").value_or("raw")));
+  if (!target.admin->has_disk(target.options)) {
+    return usage_error(diagnostics,
+                       target.filename +
+                           ": detached-header=on makes a header without a disk; make it with "
+                           "'create', then convert with -n --target-image-opts to driver=luks,"
+                           "header.filename=HEADER,file.filename=DISK");
+  }
   RETURN_IF_ERROR(check_compression(request.compression, target, diagnostics));
   return take_backing(arguments, arguments.has("b") ? "b" : "B", target, diagnostics);
 }

@@ -36,6 +36,7 @@ Task<ByteCount> size_of_new(Program& program, const Arguments& arguments, NewIma
     co_return usage_error(diagnostics, image.filename + ": invalid image size '" + text +
                                            "'; write a number with k, M, G, T, P or E behind it");
   }
+  if (!image.admin->has_disk(image.options)) co_return ByteCount(0);
   if (image.backing_name.empty() || image.backing_is_trusted) {
     co_return usage_error(diagnostics, image.filename + ": creating an image needs a size");
   }
@@ -87,7 +88,9 @@ Command create_command() {
   command.synopsis = "[-q] [-f FMT] [-b BACKING [-F FMT]] [-u] [-o OPTIONS] FILE [SIZE]";
   command.text =
       "Makes the image FILE of SIZE bytes (suffixes k, M, G, T, P, E: powers of 1024), in place\n"
-      "of what was there. With a backing image SIZE may be left out: it is the backing image's.\n";
+      "of what was there. With a backing image SIZE may be left out: it is the backing image's; "
+      "so\n"
+      "it may for -o detached-header=on, which makes a LUKS header whose disk is another file.\n";
   command.examples =
       "  ringdisk create disk.raw 20G\n"
       "  ringdisk create -f qcow2 -o cluster_size=128k disk.qcow2 20G\n"

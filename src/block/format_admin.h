@@ -158,6 +158,9 @@ class FormatAdmin {
   virtual bool compresses() const { return false; }
   // Whether a new image reads as zeros where nobody has written yet. What is deciphered does not.
   virtual bool new_reads_zero() const { return true; }
+  // Whether an image made with these options is to have a disk in it. A header alone, whose disk is
+  // in another file, has none: it needs no size, and nothing can be copied into it.
+  virtual bool has_disk(const Options&) const { return true; }
   // Writes a new image. The storage is created (or cut) first. On an error what was made is left
   // for the caller to remove.
   virtual Task<void> create(Graph& graph, CreateRequest request) = 0;

@@ -218,6 +218,12 @@ class LuksAdmin final : public FormatAdmin {
   std::string_view name() const override { return "luks"; }
   bool new_reads_zero() const override { return false; }
 
+  // Words that are neither on nor off create() refuses.
+  bool has_disk(const Options& options) const override {
+    const std::string word = options.get("detached-header").value_or("off");
+    return word != "on" && word != "yes" && word != "true" && word != "y";
+  }
+
   OptionLines create_options() const override {
     OptionLines lines = cipher_option_lines(true);
     lines.emplace_back("detached-header=<bool (on/off)>", "Make a detached LUKS header alone");
