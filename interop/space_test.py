@@ -120,6 +120,32 @@ class SpaceTest(peers.Case):
         self.assertLess(blocks_bytes(self.image), 4 * MIB)
         peers.qemu_check(self.image)
 
+    def test_a_trim_hides_the_backing_image_as_in_qemu(self):
+        """Also where nothing was ever written; version 2, which cannot, leaves all as it is."""
+        base, theirs = self.directory / "base.qcow2", self.directory / "theirs.qcow2"
+        peers.qemu_img("create", "-q", "-f", "qcow2", base, str(SIZE))
+        peers.qemu_io(base, [f"write -q -P 1 0 {SIZE}"])
+        for options in ("compat=0.10", "compat=1.1", "extended_l2=on", "cluster_size=4k"):
+            with self.subTest(options):
+                for image in (self.image, theirs):
+                    peers.qemu_img("create", "-q", "-f", "qcow2", "-o", options, "-b", base,
+                                   "-F", "qcow2", image)
+                    peers.qemu_io(image, ["write -q -P 2 0 1M", "write -q -z 1M 1M"])
+                peers.run([peers.need("qemu-io"), "-f", "qcow2", "--discard=unmap", theirs],
+                          stdin=f"discard 512k 3M\ndiscard {SIZE - MIB} 1M\n")
+                with self.serve("qcow2"):
+                    self.sh(f"h.trim({3 * MIB}, {MIB // 2})", f"h.trim({MIB}, {SIZE - MIB})")
+                    self.require_read(4 * MIB, 1)
+                    if options != "compat=0.10":
+                        self.require_read(2 * MIB, 0)
+                        self.require_read(SIZE - MIB, 0)
+                peers.qemu_check(self.image)
+                peers.qemu_img("compare", self.image, theirs)
+                ours, wanted = (peers.without_holes(
+                    [{key: value for key, value in extent.items() if key != "offset"}
+                     for extent in peers.qemu_map(image)]) for image in (self.image, theirs))
+                self.assertEqual(ours, wanted)
+
     def test_what_contradicts_itself_is_refused(self):
         self.create("qcow2")
         for arguments, why in ((("--detect-zeroes", "maybe"), "off, on or unmap"),

@@ -116,7 +116,9 @@ class Sweep {
 class DeviceScenario final : public CrashScenario {
  public:
   DeviceScenario(const ImageFormat& format, uint64_t seed, const DeviceCrashOptions& options)
-      : format_(format), seed_(seed), options_(options), model_(seed, true, format.initial) {}
+      : format_(format), seed_(seed), options_(options), model_(seed, true, format.initial) {
+    model_.set_discard_unit(format.discard_unit, options.size.value());
+  }
 
   Task<void> prepare(const World& world, const OpenStorages& open) override {
     std::unique_ptr<SharedStorage> storage = std::move(open()[0]);
@@ -177,6 +179,7 @@ class DeviceScenario final : public CrashScenario {
       copy_bytes(Bytes(before).subspan(offset, there), MutableBytes(content).first(there));
     };
     ModelDisk model(mix_seed(seed_, 3), false, initial);
+    model.set_discard_unit(format_.discard_unit, before.size());
     WorkloadOptions few = options_.workload;
     few.operations = 24;
     Workload workload(few, mix_seed(seed_, verified_), model, nullptr);

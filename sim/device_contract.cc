@@ -407,6 +407,7 @@ void run_for_seed(const ImageFormat& format, const SimDiskOptions& options,
   SimFaults faults;
   SimDisk disk(options, world.draw_seed(), &log, &faults);
   Run run{world, format, disk, faults, log, ModelDisk(seed, true, format.initial), Random(seed)};
+  run.model.set_discard_unit(format.discard_unit, kDiskBytes);
   auto body = [&run, &clause](Shard&) { return run_clause(run, clause); };
   Result<void> done = world.run(body);
   EXPECT_TRUE(done.ok()) << world.diagnostics().describe(done.error());

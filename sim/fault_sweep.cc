@@ -19,7 +19,9 @@ class FaultRun {
         world_(seed, options.shards),
         disk_(options.disk, world_.draw_seed(), &log_, &faults_),
         model_(seed, true, format.initial),
-        workload_(with_errors(options.workload), world_.draw_seed(), model_, &log_) {}
+        workload_(with_errors(options.workload), world_.draw_seed(), model_, &log_) {
+    model_.set_discard_unit(format.discard_unit, options.size.value());
+  }
 
   bool run(uint64_t n) {
     auto prepare = [this](Shard&) {

@@ -34,6 +34,8 @@ struct ImageFormat {
       open_all = {};
   // What a sector of a new disk reads as (a backing image's content); empty: zeros.
   ModelDisk::Initial initial = {};
+  // A discard makes zeros of the units of so many bytes that it holds whole; 0: it need not.
+  uint64_t discard_unit = 0;
   // Looks at a closed image after a crash or a fault; an error, or a failed expectation, says that
   // it is damaged more than the format permits. Empty: there is nothing to check.
   std::function<Task<void>(const World& world, std::unique_ptr<SharedStorage> storage)> check = {};

@@ -191,18 +191,24 @@ std::vector<Sector> ModelDisk::possible_now(uint64_t sector) const {
   return possible;
 }
 
+// Whether `record` leaves zeros in `sector`, of its bytes there, and nothing else.
+bool ModelDisk::surely_zeroes(const Record& record, uint64_t sector) const {
+  if (record.kind != ModelChange::kDiscard) return record.kind == ModelChange::kZero;
+  if (discard_unit_ == 0) return false;
+  const uint64_t start = sector * kSectorBytes / discard_unit_ * discard_unit_;
+  const uint64_t end = std::min(start + discard_unit_, disk_bytes_);
+  return record.offset <= start && record.offset + record.length >= end;
+}
+
 void ModelDisk::add_version(uint64_t change, uint64_t sector) {
   const Record& record = changes_.at(change);
   Version version{change, {}, {}};
   for (Sector content : possible_now(sector)) {
-    if (record.kind == ModelChange::kDiscard) add_unique(version.possible, content);
+    if (record.kind == ModelChange::kDiscard && !surely_zeroes(record, sector)) {
+      add_unique(version.possible, content);
+    }
     patch(record, sector, content);
     add_unique(version.possible, content);
-  }
-  if (record.kind == ModelChange::kDiscard && initial_) {
-    // What lay below shows again where the discarded bytes are.
-    Sector below = initial(sector);
-    add_unique(version.possible, below);
   }
   sectors_[sector].push_back(std::move(version));
 }
@@ -215,7 +221,7 @@ void ModelDisk::settle_version(uint64_t change, uint64_t sector) {
                           [change](const Version& version) { return version.change == change; });
   CHECK(own != versions.end());
   if (!record.ok) return;
-  if (record.kind != ModelChange::kDiscard) {
+  if (record.kind == ModelChange::kWrite || surely_zeroes(record, sector)) {
     for (auto later = own + 1; later != versions.end(); ++later) {
       if (keeps_history_ && later->after_crash.empty()) later->after_crash = later->possible;
       std::vector<Sector> narrowed;

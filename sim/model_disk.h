@@ -6,7 +6,7 @@
 // Every write has its own generation, and every sector of it its own content (fill), so a piece of
 // data at the wrong place, of the wrong time or of another disk is recognised. A sector has more
 // than one right content while a write to it is under way, after a write that failed, after a
-// discard (as before, zeros, or what lay below), and after a crash:
+// discard (as before, or zeros; whole units: zeros, where the format says so), and after a crash:
 //
 //   versions of one sector:   v0 ── v1 ── v2 ── v3     v1 is covered by a flush: the floor;
 //                                   └── after a crash: v1, v2 or v3, as far as they had begun
@@ -44,6 +44,13 @@ class ModelDisk {
   // `keeps_history`: check_crashed can be asked, at the price of keeping every version.
   ModelDisk(uint64_t seed, bool keeps_history, Initial initial = {})
       : seed_(seed), keeps_history_(keeps_history), initial_(std::move(initial)) {}
+
+  // From now on discards zero the units of `unit` bytes that they hold whole, on a disk of
+  // `disk_bytes` (whose last unit may be cut).
+  void set_discard_unit(uint64_t unit, uint64_t disk_bytes) {
+    discard_unit_ = unit;
+    disk_bytes_ = disk_bytes;
+  }
 
   // A new generation, whose bytes for `target` at `offset` are filled in.
   void fill(uint64_t offset, MutableBytes target) {
@@ -99,6 +106,7 @@ class ModelDisk {
   bool is_durable(uint64_t change, uint64_t event) const;
   std::vector<Sector> possible_now(uint64_t sector) const;
   std::vector<Sector> possible_crashed(uint64_t sector, uint64_t event) const;
+  bool surely_zeroes(const Record& record, uint64_t sector) const;
   void add_version(uint64_t change, uint64_t sector);
   void settle_version(uint64_t change, uint64_t sector);
   void narrow(uint64_t sector, uint64_t begin, Bytes actual);
@@ -106,6 +114,7 @@ class ModelDisk {
   const uint64_t seed_;
   const bool keeps_history_;
   const Initial initial_;
+  uint64_t discard_unit_ = 0, disk_bytes_ = 0;  // 0: what a discard zeroes is not known
   uint64_t generation_ = 0;
   uint64_t order_ = 0;  // counts ends of changes and beginnings of flushes
   uint64_t last_change_ = 0;

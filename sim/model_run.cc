@@ -51,6 +51,7 @@ void run_model_test(const ImageFormat& format, uint64_t seed, const ModelTestOpt
   SimWorld world(seed, options.shards);
   SimDisk disk(options.disk, world.draw_seed());
   ModelDisk model(seed, false, format.initial);
+  model.set_discard_unit(format.discard_unit, options.size.value());
   Workload workload(options.workload, world.draw_seed(), model, nullptr);
   auto steps = [&](Shard&) {
     return run_steps(world.world(), format, disk, options.size, workload);

@@ -222,6 +222,10 @@ inline sim::ImageFormat test_format(TestImage image) {
       content = sim::stale_sector(sector);
     };
   }
+  // Over a backing image too; version 2, which cannot, does nothing there.
+  const bool hides = image.version >= 3 || !backing;
+  const bool zeroes = hides && image.policy.discards && !image.data_file_is_raw;
+  if (zeroes) format.discard_unit = uint64_t{1} << image.cluster_bits;
   format.check = [image](const World& world, std::unique_ptr<SharedStorage> storage) {
     return check_test_image(world, image, std::move(storage));
   };

@@ -82,7 +82,7 @@ class GuestMap {
                                             Removal removal) const;
   uint32_t mask_of(GuestRange units, ClusterIndex guest) const;
 
-  ByteCount skip_untouched(GuestRange clusters, Removal removal) const;
+  ByteCount skip_untouched(GuestRange clusters) const;
   uint64_t cluster_end(GuestRange units) const;
   GuestRange front_in_slice(GuestRange units) const;
   Task<ClusterChange> remove_in_slice(GuestRange units, Removal removal);

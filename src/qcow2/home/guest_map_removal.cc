@@ -2,7 +2,7 @@
 // Zeroing and discarding whole guest clusters, and subclusters. What an entry becomes:
 //
 //                      zero                        zero, keeping places     discard
-//   unallocated        zero flag over a backing    likewise                 stays
+//   unallocated        zero flag over a backing    likewise                 likewise
 //                      image, else stays
 //   zeros with place   zero flag, released         stays                    zero flag, released
 //   data               zero flag, released         zero flag with place,    nothing without backing
@@ -12,6 +12,8 @@
 //
 // Version 2 has no zero flag: without a backing image "unallocated" says the same; with one,
 // zeroing is refused (the caller writes zeros) and discarding leaves everything as it is.
+// A discard hides the backing image also where nothing was ever written, as in QEMU: who trims a
+// range must not find there what it had before, neither the image's data nor another's below.
 // Subclusters: guest_map_subclusters.cc.
 #include <algorithm>
 
@@ -29,7 +31,7 @@ L2Entry GuestMap::entry_after(L2Entry entry, Removal removal) const {
     case EntryKind::kSubclusters:
       break;
     case EntryKind::kUnallocated:
-      return removal != Removal::kDiscard && has_backing ? zero : entry;
+      return has_backing ? zero : entry;
     case EntryKind::kZero:
       return entry.has_host() && removal != Removal::kZeroKeepingPlace ? zero : entry;
     case EntryKind::kData:
@@ -42,9 +44,9 @@ L2Entry GuestMap::entry_after(L2Entry entry, Removal removal) const {
 }
 
 // How much at the front of `clusters` needs no change, as far as the L1 table alone tells.
-ByteCount GuestMap::skip_untouched(GuestRange clusters, Removal removal) const {
+ByteCount GuestMap::skip_untouched(GuestRange clusters) const {
   const Geometry& geometry = image_.geometry;
-  const bool absent_stays = removal == Removal::kDiscard || !image_.may_show_below();
+  const bool absent_stays = !image_.may_show_below();
   GuestOffset at = clusters.offset;
   while (absent_stays && at < clusters.end()) {
     const uint64_t l1_index = geometry.l1_index(geometry.guest_cluster(at));
@@ -103,9 +105,7 @@ Task<ClusterChange> GuestMap::remove_in_slice(GuestRange asked, Removal removal)
   co_await check_writable(image_, "zero clusters");
   const uint64_t l1_index = geometry.l1_index(first);
   if (image_.l1.load(l1_index).raw() == 0) {
-    if (removal == Removal::kDiscard || !image_.may_show_below()) {
-      co_return ClusterChange{units.length};
-    }
+    if (!image_.may_show_below()) co_return ClusterChange{units.length};
     co_await ensure_own_table(l1_index);
   }
   Slice* slice = co_await slice_for(first);
@@ -121,7 +121,7 @@ Task<ClusterChange> GuestMap::remove_in_slice(GuestRange asked, Removal removal)
 
 Task<ClusterChange> GuestMap::zero_clusters(GuestRange clusters, ZeroOptions options) {
   const Removal removal = options.may_unmap ? Removal::kZero : Removal::kZeroKeepingPlace;
-  if (ByteCount skipped = skip_untouched(clusters, removal); !skipped.is_zero()) {
+  if (ByteCount skipped = skip_untouched(clusters); !skipped.is_zero()) {
     co_return ClusterChange{skipped};
   }
   if (!image_.has_zero_flag() && image_.may_show_below()) {
@@ -134,7 +134,7 @@ Task<ClusterChange> GuestMap::discard_clusters(GuestRange clusters) {
   if (!image_.has_zero_flag() && image_.may_show_below()) {
     co_return ClusterChange{clusters.length};
   }
-  if (ByteCount skipped = skip_untouched(clusters, Removal::kDiscard); !skipped.is_zero()) {
+  if (ByteCount skipped = skip_untouched(clusters); !skipped.is_zero()) {
     co_return ClusterChange{skipped};
   }
   co_return co_await remove_in_slice(clusters, Removal::kDiscard);

@@ -164,12 +164,8 @@ L2Entry GuestMap::subclusters_after(L2Entry entry, uint32_t mask, Removal remova
   }
   const uint32_t allocated = entry.allocated() & ~mask;
   const uint32_t lost = entry.allocated() & mask;
-  uint32_t zeros = entry.zeros();
-  if (is_discard) {
-    zeros |= shows_below ? lost : 0;
-  } else {
-    zeros |= shows_below ? mask : lost;
-  }
+  uint32_t zeros = entry.zeros() | (shows_below ? mask : 0);
+  if (!is_discard) zeros |= lost;
   const bool is_kept = removal == Removal::kZeroKeepingPlace && entry.is_copied();
   const bool is_last = allocated == 0 && (lost != 0 || mask == kAll);
   const L2Entry place = is_last && !is_kept ? L2Entry::unallocated() : entry;
