@@ -275,9 +275,11 @@ class Server:
     It is ready when its standard output holds a line that begins with `ready_line`, or, without
     one, when the unix socket `socket_path` accepts a connection. PeerFailed if it ends before
     that or takes too long. On SIGTERM it is expected to end with `exit_status`. `environment` adds
-    to the caller's. `pid`, `socket_path` and `log()` are for the caller."""
+    to the caller's; `preexec` is called in the new process. `pid`, `socket_path` and `log()` are
+    for the caller."""
 
-    def __init__(self, argv, socket_path=None, ready_line=None, exit_status=0, environment=None):
+    def __init__(self, argv, socket_path=None, ready_line=None, exit_status=0, environment=None,
+                 preexec=None):
         if socket_path is None and ready_line is None:
             raise ValueError("nothing tells when the server is ready")
         self.argv = [str(word) for word in argv]
@@ -286,7 +288,7 @@ class Server:
         self._written = None
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=self._log,
-                                         stderr=subprocess.STDOUT,
+                                         stderr=subprocess.STDOUT, preexec_fn=preexec,
                                          env={**os.environ, **(environment or {})})
         self.pid = self._process.pid
         try:

@@ -19,6 +19,7 @@
 #include "base/limits.h"
 #include "control/process_world.h"
 #include "control/secret_table.h"
+#include "control/standard_streams.h"
 #include "control/stop_signals.h"
 #include "luks/inner_encryption.h"
 #include "runtime/shard.h"
@@ -36,7 +37,10 @@ void print_error(const Diagnostics& diagnostics, const Error& error) {
 int print_text(const std::string& text) {
   Console console;
   console.write(text);
-  return console.flush().ok() ? 0 : kExitFailed;
+  Result<void> flushed = console.flush();
+  if (flushed.ok()) return 0;
+  print_error(Diagnostics(), flushed.error());
+  return kExitFailed;
 }
 
 int unknown_command(std::string_view name) {
@@ -87,6 +91,7 @@ struct Stop {
 
   Result<void> start(const Command& command) {
     RETURN_IF_ERROR(signals.start());
+    RETURN_IF_ERROR(ignore_file_size_limit());
     if (command.stop_way == StopWay::kFailsRequests) return {};
     return ignore_broken_pipes();
   }
@@ -210,6 +215,10 @@ int run_command(const Command& command, std::span<const std::string_view> words,
 }  // namespace
 
 int run_command_line(std::span<const std::string_view> words, const Environment& environment) {
+  if (Result<void> occupied = occupy_standard_streams(); !occupied.ok()) {
+    print_error(Diagnostics(), occupied.error());
+    return kExitFailed;
+  }
   if (words.empty()) {
     fprintf(stderr, "%s", help_text().c_str());
     return kExitFailed;

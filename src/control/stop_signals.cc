@@ -48,6 +48,11 @@ Result<void> ignore_broken_pipes() {
   return block(set);
 }
 
+Result<void> ignore_file_size_limit() {
+  if (std::signal(SIGXFSZ, SIG_IGN) == SIG_ERR) return Error::from_errno(errno, "ignore signal");
+  return {};
+}
+
 // False: there was none after all.
 bool StopSignals::take_signal() {
   signalfd_siginfo came;

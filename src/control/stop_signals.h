@@ -47,4 +47,7 @@ class StopSignals {
 // A peer or a reader that went away is an errno, not the end (SIGPIPE). In main(), as start().
 Result<void> ignore_broken_pipes();
 
+// A write beyond the limit on file sizes (ulimit -f) is an errno, not the end (SIGXFSZ). In main().
+Result<void> ignore_file_size_limit();
+
 }  // namespace ringdisk
