@@ -94,7 +94,8 @@ class AmendTest(peers.Case):
                  ("refcount_bits=3", "power of two"), ("compat=9", "compat"),
                  ("compat=0.10,lazy_refcounts=on", "lazy_refcounts"),
                  ("compat=0.10,refcount_bits=8", "refcount_bits"),
-                 ("encrypt.new-secret=x", "encrypt"), ("size=many", "many"))
+                 ("encrypt.new-secret=x", "encrypt"), ("size=many", "many"),
+                 ("backing_fmt=garbage", "no image format"))
         for options, text in cases:
             with self.subTest(options=options):
                 done = peers.ringdisk("amend", "-o", options, self.image, expect=1)

@@ -318,7 +318,14 @@ class BadInput(peers.Case):
         self.refused("create", "-f", "raw", "-o", "preallocation=metadata", new, "1M",
                      says=[str(new), "preallocation"])
         self.refused("create", new, "1Q", says=[str(new), "1Q"])
+        # Nobody could open an image over what has no such format, however it is named.
+        for words in (("-b", "base", "-F", "garbage"), ("-b", "base", "-F", "RAW"),
+                      ("-o", "backing_file=base,backing_fmt=garbage")):
+            self.refused("create", "-u", "-f", "qcow2", *words, new, "1M",
+                         says=[str(new), "no image format"])
+            peers.qemu_img("create", "-u", "-f", "qcow2", *words, new, "1M", expect=1)
         self.assertFalse(new.exists())
+        peers.ringdisk("create", "-q", "-u", "-f", "qcow2", "-b", "base", "-F", "vmdk", new, "1M")
 
     def test_exports_without_a_name_of_their_own_are_refused(self):
         disk = self.directory / "disk.raw"

@@ -130,6 +130,8 @@ class RebaseTest(peers.Case):
         self.require_same()
         peers.ringdisk("rebase", "-u", "-b", "nowhere.raw", "-F", "raw", self.overlay)
         self.assertEqual(self.backing()[0], "nowhere.raw")
+        peers.ringdisk("rebase", "-u", "-b", "disk.vmdk", "-F", "vmdk", self.overlay)
+        self.assertEqual(self.backing(), ("disk.vmdk", "vmdk"))  # others can read that
         peers.ringdisk("rebase", "-u", "-b", "", self.overlay)
         self.assertEqual(self.backing(), (None, None))
 
@@ -176,6 +178,7 @@ class RebaseTest(peers.Case):
                  (("-b", "sub/above.qcow2", "-F", "qcow2", "--allow-path", self.directory),
                   "own backing"),
                  (("-b", "json:{}", "-F", "qcow2"), "json"),
+                 (("-u", "-b", self.other.name, "-F", "garbage"), "no image format 'garbage'"),
                  (("-b", "/etc/hostname", "-F", "raw"), "--allow-path"))
         for arguments, text in cases:
             with self.subTest(arguments=arguments):

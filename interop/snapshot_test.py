@@ -126,6 +126,21 @@ class SnapshotTest(peers.Case):
         self.assertIn("has no snapshots", done.stderr)
         done = peers.ringdisk("convert", "-O", "raw", "-l", "gone", self.image, self.copy, expect=1)
         self.assertIn("there is no snapshot 'gone'", done.stderr)
+        # Of a variable that is empty; the disk as it is now is not what was meant.
+        done = peers.ringdisk("convert", "-O", "raw", "-l", "", self.image, self.copy, expect=1)
+        self.assertIn("-l needs", done.stderr)
+        self.assertFalse(self.copy.exists())
+
+    def test_one_without_a_name_is_found(self):
+        self.make({})
+        peers.qemu_img("snapshot", "-c", "", self.image)
+        self.overwrite()
+        self.require(self.before, "-l", "snapshot.name=")
+        peers.ringdisk("snapshot", "-a", "", self.image)
+        self.require(self.before)
+        peers.ringdisk("snapshot", "-d", "", self.image)
+        self.require(self.before)
+        self.assertNotIn("snapshots", peers.qemu_info(self.image))
 
 
 if __name__ == "__main__":

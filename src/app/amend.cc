@@ -66,6 +66,9 @@ Task<Amending> read_arguments(Program& program, const Arguments& arguments) {
   const std::string text = amending.name.text();
   amending.options = co_await new_image_options(arguments.values("o"), text, diagnostics);
   amending.size = co_await take_new_size(amending.options, text, diagnostics);
+  if (const std::optional<std::string> format = amending.options.get("backing_fmt")) {
+    co_await check_backing_format(*format, text, diagnostics);
+  }
   co_return std::move(amending);
 }
 

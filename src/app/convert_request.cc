@@ -72,9 +72,14 @@ Result<void> read_names(const Arguments& arguments, ConvertRequest& request,
   if (names.size() < 2) {
     return usage_error(diagnostics, "expecting the name of a source and of a target");
   }
+  const std::optional<std::string> snapshot = arguments.value(kSnapshotOption.key());
+  if (snapshot && snapshot->empty()) {
+    return usage_error(diagnostics,
+                       "-l needs a snapshot's id or name; one without a name is -l snapshot.name=");
+  }
   for (size_t i = 0; i + 1 < names.size(); ++i) {
     ASSIGN_OR_RETURN(ImageName source, source_argument(arguments, names[i], diagnostics));
-    source.snapshot = arguments.value(kSnapshotOption.key()).value_or("");
+    source.snapshot = snapshot.value_or("");
     request.sources.push_back(std::move(source));
   }
   const bool is_description = arguments.has("target-image-opts");

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 
 #include "app/images.h"
@@ -95,6 +96,19 @@ Result<Options> new_image_options(const std::vector<std::string>& words,
   return all;
 }
 
+// Those of other programs too: with -u an image may lie over one that only they can read.
+constexpr std::array<std::string_view, 13> kImageFormats = {
+    "raw",  "qcow2", "luks", "bochs", "cloop", "dmg", "parallels",
+    "qcow", "qed",   "vdi",  "vhdx",  "vmdk",  "vpc"};
+
+Result<void> check_backing_format(const std::string& format, const std::string& filename,
+                                  Diagnostics& diagnostics) {
+  if (std::ranges::find(kImageFormats, format) != kImageFormats.end()) return {};
+  return usage_error(diagnostics, filename + ": there is no image format '" + format +
+                                      "' for a backing file; there are raw, qcow2 and luks, and "
+                                      "with -u those that other programs can read");
+}
+
 Result<void> take_backing(const Arguments& arguments, std::string_view key, NewImage& image,
                           Diagnostics& diagnostics) {
   image.backing_name = image.options.take("backing_file").value_or("");
@@ -109,7 +123,8 @@ Result<void> take_backing(const Arguments& arguments, std::string_view key, NewI
     return usage_error(diagnostics, image.filename + ": backing file '" + image.backing_name +
                                         "' needs a format: say -F raw or -F qcow2");
   }
-  return {};
+  if (image.backing_name.empty()) return {};
+  return check_backing_format(image.backing_format, image.filename, diagnostics);
 }
 
 Task<ByteCount> backing_size(Program& program, const NewImage& image) {

@@ -29,6 +29,11 @@ Error about_image(Diagnostics& diagnostics, const Error& error, const std::strin
 Result<void> take_backing(const Arguments& arguments, std::string_view key, NewImage& image,
                           Diagnostics& diagnostics);
 
+// Refuses what is no image format's name, which an image would record and nobody could open; errors
+// name the image `filename`.
+Result<void> check_backing_format(const std::string& format, const std::string& filename,
+                                  Diagnostics& diagnostics);
+
 // Refuses an image that would lie in its own backing chain, which is followed as far as it could be
 // opened; with backing_is_trusted its first image alone is looked at.
 Task<void> refuse_loop(Program& program, const NewImage& image);
