@@ -172,9 +172,14 @@ class BitmapTest(peers.Case):
             program("convert", "--bitmaps", "--skip-broken-bitmaps", "-O", "qcow2", self.image,
                     self.copy)
             self.assertEqual(self.bitmaps(self.copy), {})
+            size = peers.qemu_info(self.image)["virtual-size"]
+            for words in (("resize", self.image, "+1M"), ("resize", "--shrink", self.image, "-1M")):
+                self.assertIn(INCONSISTENT, program(*words, expect=1).stderr)
+            self.assertEqual(peers.qemu_info(self.image)["virtual-size"], size)
         peers.ringdisk("check", "-q", "-r", "leaks", self.image, expect=None)
         peers.qemu_check(self.image)
         peers.ringdisk("bitmap", "--remove", self.image, "b0")
+        peers.ringdisk("resize", self.image, "+1M")
         peers.qemu_check(self.image)
 
     def test_convert_carries_them(self):

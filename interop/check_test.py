@@ -184,6 +184,21 @@ COMMON_DAMAGE = (set_leak, set_refcount_too_high, set_refcount_zero, set_shared,
                  remove_block, set_block_twice, misalign_zeros, mark_dirty, mark_corrupt)
 
 
+class VmState(peers.Case):
+    """What lies behind the end of the disk."""
+
+    def test_it_counts_as_qemu_img_counts_it(self):
+        path = self.directory / "disk.qcow2"
+        peers.qemu_img("create", "-q", "-f", "qcow2", path, "64M")
+        peers.qemu_io(path, ["write 0 1M", "write -b 0 1M"])
+        peers.qemu_img("snapshot", "-c", "one", path)
+        peers.qemu_io(path, ["write 512k 64k", "write -b 128k 64k"])
+        for words in (["check"], ["check", "--output=json"]):
+            ours = peers.ringdisk(*words, path).stdout
+            self.assertEqual(ours, peers.qemu_img(*words, path).stdout)
+        self.assertEqual(json.loads(ours)["allocated-clusters"], 32)
+
+
 class Repair(Images):
     """Repaired by the one, looked at by the other."""
 

@@ -203,7 +203,10 @@ Task<void> BitmapKeeper::mark_in_use(std::vector<Kept*> marked) {
 
 Result<void> BitmapKeeper::check_size(ByteCount size) const {
   BitmapDirectory directory;
-  for (const Kept& kept : kept_) directory.entries.push_back(kept.entry);
+  for (const Kept& kept : kept_) {
+    directory.entries.push_back(kept.entry);
+    if (kept.is_ours) directory.entries.back().flags &= ~kBitmapInUse;
+  }
   return check_bitmap_sizes(directory, size_, size, image_.world.diagnostics, image_.node_id());
 }
 

@@ -103,6 +103,14 @@ Task<std::shared_ptr<DirtyBits>> read_bitmap_bits(StorageAccess& storage, const 
   co_return std::move(bits);
 }
 
+static Error inconsistent(const std::string& name, const char* operation, Diagnostics& diagnostics,
+                          uint32_t node) {
+  return diagnostics.explain(Error::of(ErrorKind::kInvalid, operation), node,
+                             "Bitmap '" + name +
+                                 "' is inconsistent and cannot be used; 'ringdisk bitmap "
+                                 "--remove' takes it out of the image");
+}
+
 Result<size_t> choose_bitmap(const BitmapDirectory& directory, std::string_view name,
                              const Header& header, Diagnostics& diagnostics, uint32_t node) {
   const std::optional<size_t> index = directory.find(name);
@@ -112,12 +120,7 @@ Result<size_t> choose_bitmap(const BitmapDirectory& directory, std::string_view 
                                "Dirty bitmap " + quoted + " not found");
   }
   const BitmapEntry& entry = directory.entries[*index];
-  if (entry.is_in_use()) {
-    return diagnostics.explain(Error::of(ErrorKind::kInvalid, "read bitmap"), node,
-                               "Bitmap " + quoted +
-                                   " is inconsistent and cannot be used; 'ringdisk bitmap "
-                                   "--remove' takes it out of the image");
-  }
+  if (entry.is_in_use()) return inconsistent(entry.name, "read bitmap", diagnostics, node);
   if (const char* why = why_unusable(entry, header.size)) {
     return diagnostics.explain(Error::of(ErrorKind::kUnsupported, "read bitmap"), node,
                                "bitmap " + quoted + " " + why + " and cannot be used");
@@ -128,7 +131,7 @@ Result<size_t> choose_bitmap(const BitmapDirectory& directory, std::string_view 
 Result<void> check_bitmap_sizes(const BitmapDirectory& directory, ByteCount size,
                                 ByteCount new_size, Diagnostics& diagnostics, uint32_t node) {
   for (const BitmapEntry& entry : directory.entries) {
-    if (entry.is_in_use()) continue;
+    if (entry.is_in_use()) return inconsistent(entry.name, "resize", diagnostics, node);
     const char* why = why_unusable(entry, size);
     if (!why) why = why_unusable(entry, new_size);
     if (!why && new_size.is_zero()) why = "cannot be of a disk of no size";

@@ -48,8 +48,8 @@ Result<size_t> choose_bitmap(const BitmapDirectory& directory, std::string_view 
 // kCorrupt, with a note, where an entry has a fault.
 Result<void> judge_bitmap(const BitmapEntry& entry, const Header& header, Diagnostics& diagnostics,
                           uint32_t node);
-// Whether all that are not in use can follow their disk from `size` to `new_size`. kUnsupported,
-// with a note.
+// Whether all can follow their disk from `size` to `new_size`. kUnsupported, or kInvalid for one
+// that is in use, with a note.
 Result<void> check_bitmap_sizes(const BitmapDirectory& directory, ByteCount size,
                                 ByteCount new_size, Diagnostics& diagnostics, uint32_t node);
 std::vector<BitmapDescription> describe_bitmaps(const BitmapDirectory& directory, ByteCount size);

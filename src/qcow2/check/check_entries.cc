@@ -63,9 +63,11 @@ class TableScan {
                   static_cast<Number>(place()), static_cast<Number>(entry_.raw()), verdict.fault);
   }
 
-  // What lies behind the disk's end (a raw data file that was cut keeps its entries) is not of the
-  // disk.
-  bool is_used() const { return counts_usage_ && place() < disk_clusters_; }
+  // vm state lies behind the disk's end and counts, as in qemu-img; but a raw data file that was
+  // cut keeps entries there that mean nothing.
+  bool is_used() const {
+    return counts_usage_ && (!image_.rules.data_file_is_raw || place() < disk_clusters_);
+  }
 
   void count_usage(HostOffset host) {
     if (!is_used()) return;

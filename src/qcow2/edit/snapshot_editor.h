@@ -46,6 +46,7 @@ class SnapshotEditor {
   Task<void> apply(const Snapshot& snapshot);
   Task<void> mark_changes(const Table& before, const Table& after, ByteCount size);
   Task<void> remove(size_t index);
+  Task<Table> held_by(const Snapshot& snapshot);
   Task<void> rewrite_table();
   std::string unused_id() const;
   // Gives the clusters of the old table, to be freed.

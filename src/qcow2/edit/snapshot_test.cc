@@ -258,6 +258,49 @@ TEST(SnapshotTest, ADamagedTableOfSnapshotsRefusesEditsAndLeavesTheDiskWritable)
   EXPECT_TRUE(world.run(write).ok());
 }
 
+// Its table cannot lie where its entry says: of all that can be done to it, only that it goes.
+TEST(SnapshotTest, OneWithoutATableCanBeDeletedAndLeavesLeaks) {
+  const std::vector<std::pair<uint64_t, uint32_t>> places = {
+      {uint64_t{1} << 40, 1}, {512 * 3 + 8, 1}, {0, 0xffffffff}, {512, 1 << 20}};
+  for (const auto& [at, entries] : places) {
+    SCOPED_TRACE(at);
+    sim::SimWorld world(1, 1);
+    const TestImage image;
+    sim::SimDisk disk(sim::SimDiskOptions::file(), 1);
+    disk.poke(0, encode_test_image(image, kEditedSize));
+    Content kept(kEditedSize.value());
+    auto prepare = [&](Shard&) {
+      return write_image(world.world(), image, storage_on(disk), 5, kept);
+    };
+    ASSERT_TRUE(world.run(prepare).ok());
+    auto edit = [&](Action action, const std::string& name) {
+      auto body = [&](Shard&) {
+        return edit_image(world.world(), storage_on(disk), edit_of(action, name));
+      };
+      return world.run(body);
+    };
+    ASSERT_TRUE(edit(Action::kCreate, "lost").ok());
+    ASSERT_TRUE(edit(Action::kCreate, "kept").ok());
+    auto look = [&](Shard&) { return header_of(world.world(), storage_on(disk)); };
+    const uint64_t entry = world.run(look).value().snapshot_table.value();
+    std::vector<std::byte> place(12);
+    store_be64(&place[0], at);
+    store_be32(&place[8], entries);
+    disk.poke(entry, place);
+    EXPECT_EQ(edit(Action::kApply, "lost").error().kind, ErrorKind::kCorrupt);
+    EXPECT_TRUE(edit(Action::kDelete, "lost").ok());
+    EXPECT_EQ(edit(Action::kDelete, "lost").error().kind, ErrorKind::kNotFound);
+    TestImage leaky = image;
+    leaky.leaks_allowed = true;
+    auto check = [&](Shard&) { return check_test_image(world.world(), leaky, storage_on(disk)); };
+    EXPECT_TRUE(world.run(check).ok());
+    for (const std::string name : {"", "kept"}) {
+      auto read = [&](Shard&) { return read_content(world.world(), storage_on(disk), name); };
+      EXPECT_TRUE(world.run(read).value() == kept) << "of '" << name << "'";
+    }
+  }
+}
+
 // --- crashes and faults
 
 // An edit of an image with a snapshot "old" whose content differs from the disk's.
