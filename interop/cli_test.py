@@ -105,6 +105,52 @@ class Output(peers.Case):
             shown = json.loads(program("info", "--output=json", "--image-opts", part).stdout)
             self.assertEqual(shown["virtual-size"], 4096)
 
+    def test_an_image_may_be_a_part_of_a_file(self):
+        disk = self.make_qcow2("disk.qcow2")
+        peers.qemu_io(disk, ["write -q -P 7 1M 200k"])
+        length = disk.stat().st_size + MIB
+        bundle, copy = self.directory / "bundle", self.directory / "copy"
+        bundle.write_bytes(b"x" * 1000 + disk.read_bytes() + bytes(MIB) + b"y" * 3000)
+        part = (f"driver=qcow2,file.driver=raw,file.offset=1000,file.size={length},"
+                f"file.file.filename={bundle}")
+        described = json.dumps({"driver": "qcow2", "file": {
+            "driver": "raw", "offset": 1000, "size": length, "file": {"filename": str(bundle)}}})
+        for name in (["--image-opts", part], [f"json:{described}"]):
+            for program in (peers.ringdisk, peers.qemu_img):
+                program("check", *name)
+                program("convert", "-O", "qcow2", *name, copy)
+                peers.qemu_img("compare", "-f", "qcow2", "-F", "qcow2", disk, copy)
+        self.assertEqual(
+            *(json.loads(program("map", "--output=json", "--image-opts", part).stdout)
+              for program in (peers.ringdisk, peers.qemu_img)))
+        peers.ringdisk("snapshot", "-c", "one", "--image-opts", part)
+        self.assertIn("one", peers.qemu_img("snapshot", "-l", "--image-opts", part).stdout)
+        whole = bundle.read_bytes()
+        self.assertEqual(len(whole), 1000 + length + 3000)
+        self.assertEqual((whole[:1000], whole[-3000:]), (b"x" * 1000, b"y" * 3000))
+
+    def test_a_part_of_a_file_has_its_backing_image_beside_the_file(self):
+        base = self.make_qcow2("base.qcow2")
+        peers.qemu_io(base, ["write -q -P 7 1M 200k"])
+        top = self.directory / "top.qcow2"
+        peers.qemu_img("create", "-q", "-f", "qcow2", "-b", base.name, "-F", "qcow2", top)
+        both, copy = self.directory / "both", self.directory / "copy"
+        both.write_bytes(bytes(512) + top.read_bytes())
+        part = f"driver=qcow2,file.driver=raw,file.offset=512,file.file.filename={both}"
+        peers.ringdisk("convert", "-O", "qcow2", "--image-opts", part, copy)
+        peers.qemu_img("compare", base, copy)
+        # Both in one file, which is no loop.
+        both.write_bytes(base.read_bytes() + top.read_bytes())
+        length = base.stat().st_size
+        part = (f"driver=qcow2,file.driver=raw,file.offset={length},file.file.filename={both},"
+                f"backing.driver=qcow2,backing.file.driver=raw,backing.file.offset=0,"
+                f"backing.file.size={length},backing.file.file.filename={both}")
+        peers.ringdisk("convert", "-O", "qcow2", "--image-opts", part, copy)
+        peers.qemu_img("compare", base, copy)
+        for wrong in ("file.offset=1G", "file.size=1G", "file.nosuch=1", "file.driver=qcow2"):
+            done = peers.ringdisk("info", "--image-opts", part + "," + wrong, expect=1)
+            self.assertRegex(done.stderr, "beyond the end|no option|no storage driver")
+
     def test_the_map_of_nothing_is_an_empty_list(self):
         empty, disk = self.directory / "empty.raw", self.make_raw()
         empty.touch()

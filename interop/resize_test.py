@@ -3,6 +3,7 @@
 """Disks made larger and smaller: what is kept is kept, what is gained reads as zeros, qemu-img
 check finds nothing."""
 import os
+import shutil
 
 import pattern
 import peers
@@ -56,6 +57,27 @@ class ResizeTest(peers.Case):
                 self.resize_both(64 * MIB)
                 self.resize_both(512, "--shrink")
                 self.resize_both(MIB)
+
+    def test_a_part_of_a_file_leaves_what_lies_before_it(self):
+        before = self.raw.read_bytes()[:MIB]
+        part = "driver=raw,offset=1M,file.filename="
+        theirs = self.directory / "theirs.raw"
+        for size in (2 * MIB, 8 * MIB, 512):
+            shutil.copy(self.raw, theirs)
+            for program, file in ((peers.ringdisk, self.raw), (peers.qemu_img, theirs)):
+                program("resize", "--shrink", "--image-opts", f"{part}{file}", str(size))
+            self.assertEqual(self.raw.stat().st_size, MIB + size)
+            peers.require_same(self.raw, theirs)
+            self.assertEqual(self.raw.read_bytes()[:MIB], before)
+
+    def test_a_part_of_fixed_size_stays_as_it_is(self):
+        before = self.raw.read_bytes()
+        part = f"driver=raw,offset=1M,size=1M,file.filename={self.raw}"
+        for program in (peers.ringdisk, peers.qemu_img):
+            for size in ("512k", "2M", "8M"):
+                done = program("resize", "--shrink", "--image-opts", part, size, expect=1)
+                self.assertIn("fixed", done.stderr)
+        self.assertEqual(self.raw.read_bytes(), before)
 
     def test_space_for_what_is_gained_is_taken_at_once(self):
         for mode in ("metadata", "falloc", "full"):

@@ -9,6 +9,7 @@
 #include "nodes/null.h"
 #include "nodes/raw.h"
 #include "nodes/raw_admin.h"
+#include "nodes/window.h"
 #include "qcow2/admin.h"
 #include "qcow2/driver.h"
 
@@ -20,6 +21,7 @@ Drivers make_drivers(const DataEncryption& encryption, luks::VolumeSettings sett
   drivers.storages.push_back(file::file_driver(offers_share));
   drivers.storages.push_back(mem_driver());
   drivers.storages.push_back(null_driver());
+  drivers.storages.push_back(window_driver(drivers));
   drivers.formats.push_back(qcow2_driver(&encryption));
   drivers.formats.push_back(luks_driver(raw_driver(), settings));
   drivers.formats.push_back(raw_driver());

@@ -7,6 +7,7 @@
 #include "app/json_name.h"
 #include "base/diagnostics.h"
 #include "block/described_backing.h"
+#include "nodes/window.h"
 #include "runtime/blocking_pool.h"
 #include "runtime/shard.h"
 
@@ -46,6 +47,16 @@ Task<void> find_format(Program& program, Graph& graph, ImageFile& image, bool re
     }
   }
   image.admin = co_await program.find_admin(image.format);
+}
+
+// Of a raw disk that is a part of its file, what looks at the file and resizes it sees that part.
+// The window was found to fit when the disk was opened.
+Result<void> show_window(ImageFile& image, Diagnostics& diagnostics) {
+  if (!image.options.has("offset") && !image.options.has("size")) return {};
+  ASSIGN_OR_RETURN(const Window window, take_window(image.options, diagnostics));
+  image.storage = std::make_unique<SharedStorage>(
+      std::make_unique<WindowNode>(std::move(image.storage), window));
+  return {};
 }
 
 }  // namespace
@@ -148,6 +159,7 @@ Task<ImageFile> open_image_file(Program& program, ImageName name, OpenMode mode,
     static_cast<void>(closed.ok());
     co_return found.error();
   }
+  if (image.format == "raw") co_await show_window(image, program.diagnostics());
   if (parts.is_bare_storage) image.format = storage_driver;  // as qemu-img calls it
   co_return std::move(image);
 }

@@ -63,8 +63,9 @@ class WordJudge {
 
  private:
   Result<void> judge_image(Options options, const std::string& driver, const std::string& prefix) {
-    if (const StorageDriver* storage = graph_.find_storage(driver)) {
-      return judge_words(options, storage->name, storage->words, prefix);
+    const StorageDriver* bare = graph_.find_format(driver) ? nullptr : graph_.find_storage(driver);
+    if (bare) {
+      return judge_words(options, bare->name, bare->words, prefix);
     }
     Options file = options.take_group("file");
     const std::string file_driver = file.take("driver").value_or("file");
@@ -124,7 +125,8 @@ ImageName backing_image_name(const Graph& graph, DescribedBacking described, std
   name.options = std::move(described.options);
   if (!driver.empty()) name.options.set("driver", driver);
   if (names_file) return name;
-  name.options.set(graph.find_storage(driver) ? "filename" : "file.filename", std::move(path));
+  const bool is_bare = graph.find_storage(driver) && !graph.find_format(driver);
+  name.options.set(is_bare ? "filename" : "file.filename", std::move(path));
   return name;
 }
 

@@ -21,7 +21,8 @@ namespace ringdisk {
 // loops, and what its description says of the image below.
 struct Graph::ChainLink {
   const ChainLink* above = nullptr;
-  std::string path;  // empty: not a local file
+  std::string path;      // empty: not a local file
+  bool is_part = false;  // it lies somewhere in that file, in which others may lie too
   uint32_t depth = 0;
   std::string prefix;  // of its options
   DescribedBacking below;
@@ -60,6 +61,9 @@ Result<void> check_described(const DescribedBacking& described, const OpenedForm
                                         "' speaks; name one with backing.file.filename=FILE");
 }
 
+// driver=raw where a storage is meant: a part of another one.
+bool is_part_of_file(const ImageParts& parts) { return parts.storage.get("driver") == "raw"; }
+
 }  // namespace
 
 std::string ImageName::text() const {
@@ -70,8 +74,10 @@ std::string ImageName::text() const {
 }
 
 std::string ImageParts::path() const {
-  if (storage.get("driver").value_or("file") != "file") return "";
-  return storage.get("filename").value_or("");
+  const std::string driver = storage.get("driver").value_or("file");
+  if (driver == "file") return storage.get("filename").value_or("");
+  if (!is_part_of_file(*this) || storage.get("file.driver").value_or("file") != "file") return "";
+  return storage.get("file.filename").value_or("");
 }
 
 Result<ImageParts> Graph::take_apart(ImageName name) const {
@@ -82,7 +88,7 @@ Result<ImageParts> Graph::take_apart(ImageName name) const {
     return parts;
   }
   const std::optional<std::string> driver = name.options.take("driver");
-  if (driver && find_storage(*driver)) {
+  if (driver && find_storage(*driver) && !find_format(*driver)) {
     parts.storage = std::move(name.options);
     parts.storage.set("driver", *driver);
     parts.format = "raw";
@@ -208,6 +214,7 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_at_depth(ImageName name, OpenMode 
   }
   std::string format_name = parts.format;
   link.path = parts.path();
+  link.is_part = is_part_of_file(parts);
   std::unique_ptr<SharedStorage> storage = co_await open_storage(std::move(parts.storage), mode);
   const bool was_probed = format_name.empty();
   if (was_probed) {
@@ -290,7 +297,8 @@ Task<std::shared_ptr<DeviceNode>> Graph::open_backing(const OpenedFormat& format
   const ImageParts parts = co_await take_apart(name);
   auto look = [&](Blocking token) -> Result<void> {
     for (const ChainLink* link = &above; link; link = link->above) {
-      if (link->path.empty() || !is_same_file(token, link->path, parts.path())) continue;
+      if (link->path.empty() || link->is_part || is_part_of_file(parts)) continue;
+      if (!is_same_file(token, link->path, parts.path())) continue;
       return diagnostics.explain(
           Error::of(ErrorKind::kCorrupt, "open"),
           "backing file '" + name.text() + "' leads back to '" + link->path + "'");

@@ -116,7 +116,7 @@ struct ImageParts {
   // and nobody looks for a format in them, as qemu has it. `format` is raw then.
   bool is_bare_storage = false;
 
-  std::string path() const;  // local; empty where the storage is no file
+  std::string path() const;  // of the local file that it is, or lies in; empty: neither
 };
 
 // What a look at a storage's bytes says.

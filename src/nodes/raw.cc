@@ -6,6 +6,7 @@
 
 #include "base/diagnostics.h"
 #include "nodes/first_sector_guard.h"
+#include "nodes/window.h"
 
 namespace ringdisk {
 namespace {
@@ -59,43 +60,23 @@ FormatLimits limits_of(const StorageNode& storage) {
   return limits;
 }
 
-// What of the storage the disk is.
-struct Window {
-  ByteCount offset;
-  ByteCount size;
-};
-
-Result<Window> window_of(const StorageNode& storage, uint64_t offset, std::optional<uint64_t> size,
-                         Diagnostics& diagnostics) {
-  const uint64_t there = storage.size().value();
-  if (offset > there || (size && *size > there - offset)) {
-    return diagnostics.explain(
-        Error::of(ErrorKind::kInvalid, "open"), storage.id(),
-        "offset and size together go beyond the end of the file, which has " +
-            std::to_string(there) + " bytes");
-  }
-  Window window;
-  window.offset = ByteCount(offset);
-  window.size = ByteCount(size.value_or(there - offset));
+// How large the disk is.
+ByteCount size_of(const Window& window, const StorageNode& storage) {
+  if (window.size) return *window.size;
+  const ByteCount size = storage.size() - window.offset;
   const bool rounds = storage.limits().grows || storage.limits().read_only;
-  if (rounds && !size && window.size.value() <= kOffsetMax - kSectorBytes) {
-    window.size = ByteCount((window.size.value() + kSectorBytes - 1) / kSectorBytes * kSectorBytes);
-  }
-  return window;
+  if (!rounds || size.value() > kOffsetMax - kSectorBytes) return size;
+  return ByteCount((size.value() + kSectorBytes - 1) / kSectorBytes * kSectorBytes);
 }
 
 struct RawOptions {
-  uint64_t offset = 0;
-  std::optional<uint64_t> size;
+  Window window;
   bool probed = false;
 };
 
 Result<RawOptions> parse_options(Options& options, Diagnostics& diagnostics) {
   RawOptions raw;
-  ASSIGN_OR_RETURN(raw.offset, options.take_size("offset", 0, diagnostics));
-  if (options.has("size")) {
-    ASSIGN_OR_RETURN(raw.size, options.take_size("size", 0, diagnostics));
-  }
+  ASSIGN_OR_RETURN(raw.window, take_window(options, diagnostics));
   ASSIGN_OR_RETURN(raw.probed, options.take_bool("probed", false, diagnostics));
   RETURN_IF_ERROR(options.check_all_taken("raw", diagnostics));
   return raw;
@@ -104,14 +85,14 @@ Result<RawOptions> parse_options(Options& options, Diagnostics& diagnostics) {
 Result<std::unique_ptr<FormatNode>> make_raw(FormatOpening& opening) {
   Diagnostics& diagnostics = opening.world.diagnostics;
   ASSIGN_OR_RETURN(RawOptions raw, parse_options(opening.options, diagnostics));
-  ASSIGN_OR_RETURN(Window window,
-                   window_of(*opening.storage->node, raw.offset, raw.size, diagnostics));
+  RETURN_IF_ERROR(check_window(raw.window, *opening.storage->node, diagnostics));
+  const ByteCount size = size_of(raw.window, *opening.storage->node);
   std::unique_ptr<SharedStorage> storage = std::move(opening.storage);
   if (raw.probed && !storage->node->limits().read_only) {
     storage = std::make_unique<SharedStorage>(
         std::make_unique<FirstSectorGuardNode>(std::move(storage), diagnostics));
   }
-  return std::make_unique<RawNode>(std::move(storage), window.offset, window.size);
+  return std::make_unique<RawNode>(std::move(storage), raw.window.offset, size);
 }
 
 Task<OpenedFormat> open_raw(FormatOpening opening) {

@@ -70,6 +70,14 @@ Task<MeasureReport> RawAdmin::measure(const World& world, MeasureRequest request
   co_return report;
 }
 
+Task<void> RawAdmin::check_new_size(const World& world, SharedStorage& storage, ByteCount size) {
+  const StorageNode& node = *storage.node;
+  if (node.limits().grows || size == node.size()) co_return;
+  co_await fail(world.diagnostics.explain(
+      Error::of(ErrorKind::kUnsupported, "resize"), node.id(),
+      "its size is fixed: by size= in the description, or by the device that it is"));
+}
+
 static Task<void> resize_storage(SharedStorage& storage, ByteCount size) {
   std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
   co_await access->resize(size);

@@ -16,6 +16,7 @@ class RawAdmin final : public FormatAdmin {
   // writes zeros.
   Task<void> create(Graph& graph, CreateRequest request) override;
   Task<MeasureReport> measure(const World& world, MeasureRequest request) override;
+  Task<void> check_new_size(const World& world, SharedStorage& storage, ByteCount size) override;
   Task<void> resize(Graph& graph, std::unique_ptr<SharedStorage> storage, ByteCount size) override;
   Task<ImageDescription> describe(const World& world, SharedStorage& storage) override;
   Task<std::optional<CheckReport>> check(const World& world, SharedStorage& storage,
