@@ -39,6 +39,10 @@ create -f qcow2 -u -o backing_file=t.qcow2,,help t2.qcow2 1M
 create -f qcow2 -u -o backing_file=t.qcow2,,help,backing_fmt=qcow2 t2.qcow2 1M
 create -f qcow2 -o backing_file=t.qcow2, -o backing_fmt=qcow2 t2.qcow2 1M
 create -f qcow2 -o , t2.qcow2 1M
+create -f qcow2 -o backing_file=t.qcow2, -o help t2.qcow2 1M
+create -f qcow2 -o backing_file=t.qcow2 -o ,, -o help t2.qcow2 1M
+create -f qcow2 -o backing_file=t.qcow2 -o ,help t2.qcow2 1M
+create -f qcow2 -o size=1M t2.qcow2 2M
 create -f bogus t2 1M
 create
 create -f qcow2
@@ -54,6 +58,7 @@ create -f raw -b base.raw -F raw t2.raw
 create -f qcow2 -b t2.qcow2 -F qcow2 t2.qcow2 1M
 convert -f raw -O qcow2 -o help base.raw x
 convert -O qcow2 -o cluster_size=4k -o lazy_refcounts=on base.raw x
+convert -O qcow2 -o cluster_size=4k, -o help base.raw x
 convert -O bogus base.raw x
 convert base.raw
 convert
@@ -160,6 +165,7 @@ amend -o size=20M good.qcow2
 amend -o refcount_bits=5 good.qcow2
 amend -o compat=0.10 -o lazy_refcounts=on good.qcow2
 amend -o bogus=1 good.qcow2
+amend -f qcow2 -o lazy_refcounts=on, -o help good.qcow2
 amend -o size=1M base.raw
 rebase -b base.raw good.qcow2
 rebase -u -b x -F raw plain.qcow2

@@ -62,7 +62,8 @@ Task<Amending> read_arguments(Program& program, const Arguments& arguments) {
   amending.admin = image.admin;
   if (amending.name.options.empty()) amending.name.format = image.format;
   co_await image.storage->node->close();
-  if (asks_for_option_help(arguments)) co_return std::move(amending);
+  const bool asks_for_help = co_await asks_for_option_help(arguments, diagnostics);
+  if (asks_for_help) co_return std::move(amending);
   const std::string text = amending.name.text();
   amending.options = co_await new_image_options(arguments.values("o"), text, diagnostics);
   amending.size = co_await take_new_size(amending.options, text, diagnostics);
@@ -128,13 +129,14 @@ Task<int> run(Program& program, const Arguments& arguments) {
         usage_error(program.diagnostics(), "expecting options (-o); '-o help' lists them"));
   }
   const std::optional<std::string> format = arguments.value("f");
-  if (asks_for_option_help(arguments) && arguments.names().empty() && format) {
+  const bool asks_for_help = co_await asks_for_option_help(arguments, program.diagnostics());
+  if (asks_for_help && arguments.names().empty() && format) {
     FormatAdmin* admin = co_await program.find_admin(*format);
     print_option_help(program, admin->amend_options());
     co_return 0;
   }
   const Amending amending = co_await read_arguments(program, arguments);
-  if (asks_for_option_help(arguments)) {
+  if (asks_for_help) {
     print_option_help(program, amending.admin->amend_options());
     co_return 0;
   }

@@ -22,7 +22,7 @@ namespace {
 constexpr std::array<OptionSpec, 9> kOptions = {{
     kImageFormatOption,
     {'t', "", "CACHE", "cache mode of both images (default: writeback)"},
-    {'b', "", "BASE", "the backing image to commit to (default: the one right below)"},
+    {'b', "", "BASE", "the backing image to commit to (default: the one right below); means -d"},
     {'d', "", "", "leave the image as it is; else it is emptied when all is in the one below"},
     kProgressFlag,
     kProgressOption,
@@ -167,8 +167,10 @@ Task<int> run(Program& program, const Arguments& arguments) {
   commit.bytes_per_second = co_await rate_argument(arguments, diagnostics);
   commit.progress = co_await progress_options(program, arguments, "commit");
   co_await find_base(program, arguments.value("b"), commit);
-  // What lies between the two would show something else if the top were emptied.
-  commit.keeps_top = arguments.has("d") || commit.layers > 1;
+  // What lies between the two would show something else if the top were emptied. Nor is it where
+  // the base is named and the one right below, as in qemu-img: -b alone is to tell what becomes of
+  // the image, and not how long its chain is.
+  commit.keeps_top = arguments.has("d") || arguments.has("b");
   co_await commit_down(program, commit);
   if (!arguments.has("q")) program.console.write("Image committed.\n");
   co_return 0;
@@ -183,13 +185,10 @@ Command commit_command() {
   command.synopsis = "[-f FMT] [-t CACHE] [-b BASE] [-d] [-r RATE] [-p] [-q] [--image-opts] FILE";
   command.text =
       "Copies what the image FILE holds of its own into its backing image, which grows if it is\n"
-      "smaller, and then empties FILE (-d leaves it as it is). Other images over the same backing\n"
-      "image do not survive this. Where BASE lies further down the chain, what all images above "
-      "it\n"
-      "hold goes into it, and they stay as they are. With -t unsafe nothing is flushed: should the "
-      "machine crash "
-      "soon\n"
-      "afterwards, what FILE held may be lost from both images.\n";
+      "smaller, and then empties FILE (-d and -b leave it as it is). Other images over the same\n"
+      "backing image do not survive this. Where BASE lies further down the chain, what all images\n"
+      "above it hold goes into it, and they stay as they are. With -t unsafe nothing is flushed:\n"
+      "should the machine crash soon afterwards, what FILE held may be lost from both images.\n";
   command.examples =
       "  ringdisk commit overlay.qcow2\n"
       "  ringdisk commit -d -p overlay.qcow2\n";

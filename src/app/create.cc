@@ -29,6 +29,10 @@ std::string asked_size(const Arguments& arguments, NewImage& image) {
 // The size to create: as given, or that of the backing image.
 Task<ByteCount> size_of_new(Program& program, const Arguments& arguments, NewImage& image) {
   Diagnostics& diagnostics = program.diagnostics();
+  if (arguments.names().size() > 1 && image.options.has("size")) {
+    co_return usage_error(diagnostics, image.filename + ": the size is given twice: behind the " +
+                                           "name, and in -o size=");
+  }
   const std::string text = asked_size(arguments, image);
   if (!text.empty()) {
     Result<uint64_t> size = parse_size(text);

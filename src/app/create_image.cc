@@ -82,13 +82,17 @@ static bool is_option_list(std::string_view text) {
   return (text.size() - 1 - last) % 2 == 0;
 }
 
+static Result<void> check_option_list(const std::string& word, const std::string& about,
+                                      Diagnostics& diagnostics) {
+  if (is_option_list(word)) return {};
+  return usage_error(diagnostics, about + "-o takes options a=b,c=d, not '" + word + "'");
+}
+
 Result<Options> new_image_options(const std::vector<std::string>& words,
                                   const std::string& filename, Diagnostics& diagnostics) {
   Options all;
   for (const std::string& word : words) {
-    if (!is_option_list(word)) {
-      return usage_error(diagnostics, filename + ": -o takes options a=b,c=d, not '" + word + "'");
-    }
+    RETURN_IF_ERROR(check_option_list(word, filename + ": ", diagnostics));
     Result<Options> options = Options::parse(word, diagnostics);
     if (!options.ok()) return about_image(diagnostics, options.error(), filename);
     for (const auto& [key, value] : options.value().values()) all.set(key, value);
@@ -134,14 +138,16 @@ Task<ByteCount> backing_size(Program& program, const NewImage& image) {
   co_return description.virtual_size;
 }
 
-bool asks_for_option_help(const Arguments& arguments) {
+Result<bool> asks_for_option_help(const Arguments& arguments, Diagnostics& diagnostics) {
   auto asks = [](const std::string& word) {
     std::string listed = "," + word + ",";
     for (size_t at; (at = listed.find(",,")) != std::string::npos;) listed.replace(at, 2, "x");
     return listed.find(",help,") != std::string::npos || listed.find(",?,") != std::string::npos;
   };
   const std::vector<std::string> words = arguments.values("o");
-  return std::any_of(words.begin(), words.end(), asks);
+  if (!std::any_of(words.begin(), words.end(), asks)) return false;
+  for (const std::string& word : words) RETURN_IF_ERROR(check_option_list(word, "", diagnostics));
+  return true;
 }
 
 void print_option_help(Program& program,
@@ -157,7 +163,8 @@ void print_option_help(Program& program,
 
 Result<bool> print_option_help(Program& program, const Arguments& arguments,
                                std::string_view format_key) {
-  if (!asks_for_option_help(arguments)) return false;
+  ASSIGN_OR_RETURN(const bool asks, asks_for_option_help(arguments, program.diagnostics()));
+  if (!asks) return false;
   ASSIGN_OR_RETURN(FormatAdmin * admin,
                    program.find_admin(arguments.value(format_key).value_or("raw")));
   print_option_help(program, admin->create_options());

@@ -47,7 +47,7 @@ Result<bool> print_option_help(Program& program, const Arguments& arguments,
                                std::string_view format_key);
 
 // As above, whether it was asked for; `options` are the format's own.
-bool asks_for_option_help(const Arguments& arguments);
+Result<bool> asks_for_option_help(const Arguments& arguments, Diagnostics& diagnostics);
 void print_option_help(Program& program,
                        const std::vector<std::pair<std::string, std::string>>& options);
 
