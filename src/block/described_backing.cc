@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/diagnostics.h"
+#include "block/node_words.h"
 
 namespace ringdisk {
 
@@ -65,9 +66,11 @@ class WordJudge {
   Result<void> judge_image(Options options, const std::string& driver, const std::string& prefix) {
     const StorageDriver* bare = graph_.find_format(driver) ? nullptr : graph_.find_storage(driver);
     if (bare) {
+      RETURN_IF_ERROR(take_read_only_words(options));
       return judge_words(options, bare->name, bare->words, prefix);
     }
     Options file = options.take_group("file");
+    RETURN_IF_ERROR(judge_node_words(options, file));
     const std::string file_driver = file.take("driver").value_or("file");
     const StorageDriver* storage = graph_.find_storage(file_driver);
     if (!storage) return unknown_driver(file_driver);
@@ -76,6 +79,15 @@ class WordJudge {
     const FormatDriver* format = graph_.find_format(driver);
     if (!format) return unknown_driver(driver);
     return judge_words(options, format->name, format->words, prefix);
+  }
+  Result<void> judge_node_words(Options& options, Options& file) {
+    move_node_words(options, file);
+    return take_read_only_words(file);
+  }
+  Result<void> take_read_only_words(Options& storage) {
+    OpenMode mode;
+    mode.read_only = true;  // as images below are opened
+    return take_node_words(storage, mode, graph_.world().diagnostics);
   }
   Result<void> judge_words(const Options& options, const std::string& driver,
                            const DriverWords& words, const std::string& prefix) {

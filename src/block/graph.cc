@@ -12,6 +12,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "block/described_backing.h"
+#include "block/node_words.h"
 #include "runtime/blocking_pool.h"
 #include "runtime/shard.h"
 
@@ -102,7 +103,10 @@ Result<ImageParts> Graph::take_apart(ImageName name) const {
   if (driver) parts.format = *driver;
   parts.storage = name.options.take_group("file");
   parts.options = std::move(name.options);
-  if (!parts.storage.empty()) return parts;
+  if (!parts.storage.empty()) {
+    move_node_words(parts.options, parts.storage);
+    return parts;
+  }
   return world_.diagnostics.explain(
       Error::of(ErrorKind::kInvalid, "open"),
       "the description names no file; write driver=qcow2,file.filename=disk.qcow2, or "
@@ -132,6 +136,8 @@ Task<std::unique_ptr<SharedStorage>> Graph::open_storage(Options options, OpenMo
                                          "there is no storage driver '" + driver_name + "'");
   }
   const std::string shown = options.get("filename").value_or(driver_name);
+  Result<void> taken = take_node_words(options, mode, world_.diagnostics);
+  if (!taken.ok()) co_return at_node(taken.error(), world_.diagnostics.add_node(shown));
   Result<std::unique_ptr<StorageNode>> node =
       co_await driver->open(world_, std::move(options), mode).result();
   if (!node.ok() && node.error().node == 0) {

@@ -69,6 +69,14 @@ Result<Locking> take_locking(Options& options, Diagnostics& diagnostics) {
                              "locking is auto, on or off, not '" + text + "'");
 }
 
+// How requests reach a file is measured here (decision 0004); QEMU's words for it are let pass.
+Result<void> take_aio(Options& options, Diagnostics& diagnostics) {
+  const std::string text = options.take("aio").value_or("threads");
+  if (text == "threads" || text == "native" || text == "io_uring") return {};
+  return diagnostics.explain(Error::of(ErrorKind::kInvalid, "open"),
+                             "aio is threads, native or io_uring, not '" + text + "'");
+}
+
 Result<bool> take_discard(Options& options, Diagnostics& diagnostics) {
   const std::string text = options.take("discard").value_or("unmap");
   if (text == "unmap" || text == "on") return true;
@@ -110,6 +118,7 @@ Result<FileOptions> take_options(Options& options, OpenMode mode, Diagnostics& d
   ASSIGN_OR_RETURN(file.request.cache, take_cache(options, mode.cache, diagnostics));
   ASSIGN_OR_RETURN(file.locking, take_locking(options, diagnostics));
   ASSIGN_OR_RETURN(file.settings.discard, take_discard(options, diagnostics));
+  RETURN_IF_ERROR(take_aio(options, diagnostics));
   RETURN_IF_ERROR(options.check_all_taken("file", diagnostics));
   if (mode.share && !mode.read_only) {
     return diagnostics.explain(Error::of(ErrorKind::kInvalid, "open"),
@@ -192,7 +201,8 @@ Task<void> create_file_storage(const World& world, Options options, ByteCount si
 StorageDriver file_driver(bool offers_share) {
   StorageDriver driver;
   driver.name = "file";
-  driver.words = {"filename", "cache", "cache.direct", "cache.no-flush", "locking", "discard"};
+  driver.words = {"filename", "cache",   "cache.direct", "cache.no-flush",
+                  "locking",  "discard", "aio"};
   driver.open = [offers_share](const World& world, Options options, OpenMode mode) {
     return open_file_node(world, std::move(options), mode, offers_share);
   };

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/diagnostics.h"
+#include "block/node_words.h"
 
 namespace ringdisk {
 
@@ -15,7 +16,9 @@ Task<std::unique_ptr<SharedStorage>> open_filter_child(const World& world, const
   if (std::optional<std::string> filename = options.take("filename")) {
     child.set("filename", *filename);
   }
+  move_node_words(options, child);
   co_await options.check_all_taken(filter, world.diagnostics);
+  co_await take_node_words(child, mode, world.diagnostics);
   const std::string name = child.take("driver").value_or("file");
   auto is_it = [&name](const StorageDriver& driver) { return driver.name == name; };
   auto found = std::find_if(drivers.storages.begin(), drivers.storages.end(), is_it);

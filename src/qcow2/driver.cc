@@ -40,6 +40,7 @@ class Opener {
   Task<std::unique_ptr<SharedStorage>> open_data_file(const Header& header);
   Task<Options> find_data_file(const Header& header);
   Task<std::unique_ptr<SharedStorage>> open_view(const Header& header);
+  Result<uint64_t> take_memory_max();
   Result<void> check_writable(const Header& header) const;
   Task<std::vector<std::byte>> read_l1_table(const Header& header);
   bool is_read_only() const { return opening_.mode.read_only || storage_.limits().read_only; }
@@ -196,6 +197,18 @@ Task<std::unique_ptr<SharedStorage>> Opener::open_view(const Header& header) {
       .result();
 }
 
+// Tables have one cache, which sizes itself up to this. QEMU's other words for its caches say how
+// it divides them, and are let pass.
+Result<uint64_t> Opener::take_memory_max() {
+  Options& options = opening_.options;
+  for (const char* key : {"refcount-cache-size", "l2-cache-entry-size", "cache-clean-interval"}) {
+    RETURN_IF_ERROR(options.take_size(key, 0, world_.diagnostics));
+  }
+  ASSIGN_OR_RETURN(const uint64_t all,
+                   options.take_size("cache-size", kSliceMemoryMax, world_.diagnostics));
+  return options.take_size("l2-cache-size", all, world_.diagnostics);
+}
+
 Task<std::unique_ptr<Image>> Opener::open() {
   Header header = co_await read_header();
   std::optional<std::string> snapshot = opening_.options.take("snapshot");
@@ -203,9 +216,7 @@ Task<std::unique_ptr<Image>> Opener::open() {
   co_await repair_unclean(header);
   co_await check_writable(header);
   co_await refuse_cut_short(header);
-  Result<uint64_t> memory =
-      opening_.options.take_size("l2-cache-size", kSliceMemoryMax, world_.diagnostics);
-  const uint64_t slice_memory_max = co_await std::move(memory);
+  const uint64_t slice_memory_max = co_await take_memory_max();
   if (header.is_encrypted()) {
     data_ = co_await open_view(header);
   } else {
@@ -267,7 +278,9 @@ Task<OpenedFormat> open_image(FormatOpening opening, const DataEncryption* encry
 FormatDriver qcow2_driver(const DataEncryption* encryption) {
   FormatDriver driver;
   driver.name = "qcow2";
-  driver.words = {"l2-cache-size", "snapshot", "data-file.", "encrypt.format"};
+  driver.words = {"l2-cache-size", "cache-size",          "refcount-cache-size",
+                  "snapshot",      "l2-cache-entry-size", "cache-clean-interval",
+                  "data-file.",    "encrypt.format"};
   const DriverWords encrypt = encryption ? encryption->open_words() : DriverWords();
   for (const std::string& word : encrypt) driver.words.push_back("encrypt." + word);
   driver.probe = [](Bytes first_bytes) { return qcow2::looks_like_qcow2(first_bytes) ? 100 : 0; };
