@@ -16,6 +16,7 @@ class TableScan {
       : image_(image),
         findings_(findings),
         first_(image.geometry().first_cluster_of(l1_index).value()),
+        table_(image.geometry().host_cluster(L1Entry(image.l1[l1_index]).table())),
         disk_clusters_(image.geometry().guest_clusters(image.header.size)),
         counts_usage_(image.l1_is_active && !findings.is_muted()) {}
 
@@ -80,8 +81,10 @@ class TableScan {
   // once.
   void count(ClusterIndex cluster) {
     const uint32_t flags = image_.counts.add(cluster);
-    if ((flags & ReferenceCounts::kMetadata) != 0) [[unlikely]]
+    if ((flags & ReferenceCounts::kMetadata) != 0) [[unlikely]] {
       note_overlap(cluster, flags);
+      note_doubt(cluster, flags);
+    }
     if (!image_.l1_is_active || !image_.counts.covers(cluster)) return;
     const bool is_one = (flags & ReferenceCounts::kIsOne) != 0;
     if (is_one != entry_.is_copied()) [[unlikely]]
@@ -93,6 +96,13 @@ class TableScan {
     findings_.add(FindingKind::kCopiedFlag, CheckStage::kCopiedFlags, place(),
                   "OFLAG_COPIED data cluster: l2_entry=%llx", static_cast<Number>(entry_.raw()));
     findings_.end_with_refcount(cluster);
+  }
+
+  // Data may be what really lies there; but a table does not say so of itself.
+  void note_doubt(ClusterIndex cluster, uint32_t flags) {
+    if ((flags & ReferenceCounts::kMetadata) != 0 && cluster != table_) {
+      findings_.add_overlap(cluster);
+    }
   }
 
   void note_overlap(ClusterIndex cluster, uint32_t flags) {
@@ -130,7 +140,7 @@ class TableScan {
     // Its data lies in both, so both are kept.
     if (!entry_.host().is_aligned(image_.geometry().cluster_size()) &&
         cluster.value() + 1 < image_.rules.file_clusters) {
-      image_.counts.add(cluster + 1);
+      note_doubt(cluster + 1, image_.counts.add(cluster + 1));
     }
   }
 
@@ -143,14 +153,20 @@ class TableScan {
     }
     const CompressedPlace place_of_data =
         L2Entry(entry_.raw() & ~kCopied, 0).compressed_place(image_.geometry());
-    if (place_of_data.offset.value() < kHostEnd) {
-      refer(image_, place_of_data.offset, place_of_data.length.value());
+    if (place_of_data.offset.value() >= kHostEnd) return;
+    refer(image_, place_of_data.offset, place_of_data.length.value());
+    const HostOffset last = place_of_data.offset + ByteCount(place_of_data.length.value() - 1);
+    const uint64_t end = image_.geometry().host_cluster(last).value() + 1;
+    for (uint64_t at = image_.geometry().host_cluster(place_of_data.offset).value(); at < end;
+         ++at) {
+      note_doubt(ClusterIndex(at), image_.counts.flags(ClusterIndex(at)));
     }
   }
 
   CheckedImage& image_;
   Findings& findings_;
   const uint64_t first_;  // guest cluster
+  const ClusterIndex table_;
   const uint64_t disk_clusters_;
   const bool counts_usage_;
   uint64_t index_ = 0;

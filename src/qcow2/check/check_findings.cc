@@ -47,7 +47,17 @@ void Findings::complete(const std::vector<uint64_t>& refcounts) {
   }
 }
 
+void Findings::add_overlap(ClusterIndex cluster) {
+  if (overlaps_.size() < kOverlapsMax) {
+    overlaps_.insert(cluster.value());
+  } else {
+    overlaps_cut_ = true;
+  }
+}
+
 void Findings::merge(Findings&& other) {
+  overlaps_cut_ = overlaps_cut_ || other.overlaps_cut_;
+  for (uint64_t cluster : other.overlaps_) add_overlap(ClusterIndex(cluster));
   for (size_t i = 0; i < kFindingKinds; ++i) counts_[i] += other.counts_[i];
   allocated += other.allocated;
   fragmented += other.fragmented;

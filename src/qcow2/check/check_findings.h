@@ -8,6 +8,7 @@
 #include <cstdarg>
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,12 @@ class Findings {
   std::vector<ClusterIndex> refcounts_wanted() const;
   // With the refcounts of those, in the same order.
   void complete(const std::vector<uint64_t>& refcounts);
+  // That guest data is said to lie in a cluster of metadata. In which does not fit into memory
+  // where there are very many: then it may be any.
+  void add_overlap(ClusterIndex cluster);
+  bool may_overlap(ClusterIndex cluster) const {
+    return overlaps_cut_ || overlaps_.contains(cluster.value());
+  }
   void merge(Findings&& other);
   // Lines and number of one kind go.
   void forget(FindingKind kind);
@@ -105,7 +112,10 @@ class Findings {
   };
 
   std::array<uint64_t, kFindingKinds> counts_{};
+  static constexpr size_t kOverlapsMax = 65536;
   std::vector<Line> lines_;
+  std::set<uint64_t> overlaps_;  // clusters
+  bool overlaps_cut_ = false;
   bool cut_ = false;
   bool muted_ = false;
   bool has_noted_ = false;  // the last `add` made a line

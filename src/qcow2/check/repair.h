@@ -83,7 +83,7 @@ class Repair {
   // One that says two things, where both come to the same; otherwise as it is.
   Task<L2Entry> settled_entry(L2Entry entry);
   bool is_claimed(L2Entry entry) const;
-  Task<L2Entry> unclaimed_entry(L2Entry entry);
+  Task<L2Entry> unclaimed_entry(L2Entry entry, HostOffset table);
   Task<bool> is_sound_table(ClusterIndex table);
   bool can_write_table(Bytes table, HostOffset at, uint64_t l1_index) const;
   // Into `table`; false: it must not be written, nothing in it is to be mended.

@@ -56,14 +56,17 @@ Task<void> Repair::mend_l1_table(HostOffset at, bool judges) {
 }
 
 // A table that other metadata claims too, or whose entries cannot all be understood, may be no
-// table at all.
+// table at all; nor may one that is not sound and where guest data is said to lie: it looks like
+// damage, and may be the guest's bytes that a damaged L1 entry calls a table.
 bool Repair::can_write_table(Bytes table, HostOffset at, uint64_t l1_index) const {
   if (checker_.is_contested(geometry().host_cluster(at))) return false;
+  const bool is_doubtful = found_.may_overlap(geometry().host_cluster(at));
   const ClusterIndex first = geometry().first_cluster_of(l1_index);
   for (uint64_t i = 0; i < geometry().l2_entries(); ++i) {
     const L2Entry entry = load_l2_entry(table, i, geometry());
     const EntryVerdict verdict = judge_guest_entry(entry, first + i, checker_.image().rules);
-    if (!verdict.is_sound() && verdict.kind == FindingKind::kLostPointer) return false;
+    const bool is_lost = !verdict.is_sound() && verdict.kind == FindingKind::kLostPointer;
+    if (is_lost || (is_doubtful && !verdict.is_sound())) return false;
   }
   return true;
 }
@@ -86,7 +89,7 @@ Task<void> Repair::mend_l2_table(HostOffset at, uint64_t l1_index, bool judges,
     L2Entry mended = entry;
     const EntryVerdict verdict = judge_guest_entry(entry, first + i, checker_.image().rules);
     if (judges && !verdict.is_sound()) mended = co_await mended_entry(entry, verdict);
-    if (is_claimed(mended)) mended = co_await unclaimed_entry(mended);
+    if (is_claimed(mended)) mended = co_await unclaimed_entry(mended, at);
     if (mended == entry) continue;
     note_mended("guest cluster", (first + i).value(), entry.raw(), mended.raw());
     store_l2_entry(table, i, mended, geometry());
@@ -125,12 +128,14 @@ bool Repair::is_claimed(L2Entry entry) const {
   return (flags & ReferenceCounts::kMetadata) != 0;
 }
 
-Task<L2Entry> Repair::unclaimed_entry(L2Entry entry) {
+// Of the table at `table`, which is one.
+Task<L2Entry> Repair::unclaimed_entry(L2Entry entry, HostOffset table) {
   const CheckedImage& image = checker_.image();
   const std::optional<L2Entry> zeros = image.rules.plain_zeros(entry);
   if (!zeros) co_return entry;
   const ClusterIndex cluster = geometry().host_cluster(entry.host());
   if ((image.counts.flags(cluster) & ReferenceCounts::kFixedTable) != 0) co_return *zeros;
+  if (cluster == geometry().host_cluster(table)) co_return *zeros;
   const bool is_table = co_await is_sound_table(cluster);
   co_return is_table ? *zeros : entry;
 }

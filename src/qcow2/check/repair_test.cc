@@ -171,6 +171,35 @@ TEST(RepairTest, ATableWithAnEntryNobodyUnderstandsIsNotWritten) {
   EXPECT_EQ(tables.get(kIncompatibleFeaturesAt), 0u);
 }
 
+// What an L1 entry calls a table may be what a guest has written: its words look like entries with
+// reserved bits, or beyond the end of the file, which are mended elsewhere.
+TEST(RepairTest, GuestDataThatAnL1EntryCallsATableIsNotWritten) {
+  DamagedImage image;
+  image.write({0, 1, 2, 3, 4});
+  DamagedTables tables = image.tables();
+  const uint64_t host = tables.host_of(3);
+  const std::vector<std::byte> data = tables.cluster_at(host);
+  tables.put(tables.l1_table() + 8, host);
+  for (int run = 0; run < 2; ++run) {
+    CheckReport report = image.check(CheckRepair::kAll);
+    EXPECT_NE(report.corruptions, 0u) << all_lines(report);
+    EXPECT_TRUE(tables.cluster_at(host) == data) << all_lines(report);
+    EXPECT_EQ(tables.host_of(3), host);
+  }
+}
+
+TEST(RepairTest, ATableThatCallsItselfDataIsMendedInOneRun) {
+  DamagedImage image;
+  image.write({0, 1, 2, 3, 4});
+  DamagedTables tables = image.tables();
+  tables.set_l2_entry(2, tables.l2_table(0) | kCopied);
+  tables.set_l2_entry(4, tables.l2_entry(4) | 4);  // a reserved bit
+  image.check(CheckRepair::kAll);
+  CheckReport again = image.check();
+  EXPECT_EQ(again.corruptions + again.leaks, 0u) << all_lines(again);
+  EXPECT_EQ(tables.l2_entry(2), kReadsZero);
+}
+
 TEST(RepairTest, TheCorruptBitStaysWhileSomethingIsWrong) {
   DamagedImage image;
   image.write(kDamagedClusters);
