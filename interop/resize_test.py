@@ -129,6 +129,21 @@ class ResizeTest(peers.Case):
         peers.qemu_img("compare", overlay, twin)
         peers.qemu_io(overlay, [f"read -P 0 1M {5 * MIB}"])
 
+    def test_what_is_gained_does_not_show_vm_state(self):
+        peers.qemu_img("create", "-q", "-f", "qcow2", self.image, "64M")
+        peers.qemu_io(self.image, ["write -P 1 0 64k", "write -b -P 0x77 0 1M"])
+        peers.qemu_img("snapshot", "-c", "running", self.image)
+        peers.ringdisk("resize", self.image, "2G")
+        peers.qemu_check(self.image)
+        peers.qemu_io(self.image, ["read -P 1 0 64k", "read -P 0 64k 2000M"])
+        peers.ringdisk("snapshot", "-a", "running", self.image)
+        peers.qemu_io(self.image, ["read -P 1 0 64k", "read -b -P 0x77 0 1M"])
+        # Smaller first: what lay behind the end lies farther behind it then.
+        peers.ringdisk("resize", "--shrink", self.image, "32M")
+        peers.ringdisk("resize", self.image, "2G")
+        peers.qemu_io(self.image, ["read -P 1 0 64k", "read -P 0 64k 2000M"])
+        peers.qemu_check(self.image)
+
     def test_snapshots_keep_their_size(self):
         self.make()
         peers.ringdisk("snapshot", "-c", "small", self.image)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A disk that grows over a backing image with content beyond its end: the power failing anywhere in
-// it, every request of it failing once. Either the disk is as large as it was, or what it gained
-// reads as zeros.
+// A disk that grows over vm state and a backing image with content beyond its end: the power
+// failing anywhere in it, every request of it failing once. Either the disk is as large as it was,
+// or what it gained reads as zeros.
 #include "jobs/resize.h"
 
 #include <gtest/gtest.h>
@@ -19,6 +19,8 @@ using qcow2::TestImage;
 constexpr ByteCount kOldSize((200 << 10) + 512);
 constexpr ByteCount kNewSize(2 << 20);
 constexpr uint64_t kBackingBytes = 400 << 10;
+constexpr uint64_t kVmStateBytes = 20 << 10;
+constexpr uint64_t kSizeField = 24;  // in the header
 
 class Growth {
  public:
@@ -30,8 +32,9 @@ class Growth {
 
   Task<void> prepare(const World& world, sim::OpenStorages open) {
     std::unique_ptr<SharedStorage> storage = std::move(open().front());
-    co_await qcow2::create_test_image(image_, *storage, kOldSize);
+    co_await qcow2::create_test_image(image_, *storage, ByteCount(vm_state_at() + kVmStateBytes));
     co_await storage->node->close();
+    co_await leave_vm_state(world, open);
     std::shared_ptr<DeviceNode> disk = co_await open_disk(world, open, false);
     Result<void> written = co_await write_some(*disk).result();
     co_await disk->close();
@@ -91,6 +94,32 @@ class Growth {
   Task<std::shared_ptr<DeviceNode>> open_disk(const World& world, sim::OpenStorages open,
                                               bool read_only) {
     return qcow2::open_test_image(world, image_, backing_, std::move(open().front()), read_only);
+  }
+  // Behind the end of the disk, from where an L2 table begins; if that can be, in what it gains.
+  uint64_t vm_state_at() const { return image_.cluster_bits <= 11 ? 1 << 20 : 8 << 20; }
+  Task<void> leave_vm_state(const World& world, sim::OpenStorages open) {
+    std::shared_ptr<DeviceNode> disk = co_await open_disk(world, open, false);
+    Result<void> written =
+        co_await write(*disk, GuestOffset(vm_state_at()), kVmStateBytes).result();
+    co_await disk->close();
+    co_await std::move(written);
+    std::unique_ptr<SharedStorage> storage = std::move(open().front());
+    Result<void> cut = co_await cut_disk(*storage).result();
+    co_await storage->node->close();
+    co_await std::move(cut);
+  }
+  static Task<void> cut_disk(SharedStorage& storage) {
+    std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(storage, Shard::current());
+    std::vector<std::byte> size(8);
+    store_be64(&size[0], kOldSize.value());
+    co_await access->write(HostOffset(kSizeField), ConstBuffers(Bytes(size)));
+    co_await access->flush();
+  }
+  static Task<void> write(DeviceNode& disk, GuestOffset at, uint64_t length) {
+    std::unique_ptr<DeviceQueue> queue = co_await disk.open_queue(Shard::current());
+    std::vector<std::byte> bytes(length, std::byte{0x77});
+    co_await queue->write(at, ConstBuffers(Bytes(bytes)), WriteOptions());
+    co_await queue->flush();
   }
   Task<void> write_some(DeviceNode& disk) {
     std::unique_ptr<DeviceQueue> queue = co_await disk.open_queue(Shard::current());

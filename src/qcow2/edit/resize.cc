@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The header's fields, and a longer L1 table.
+// The header's fields, a longer L1 table, and vm state, which makes way.
 #include "qcow2/edit/resize.h"
+
+#include <algorithm>
+#include <utility>
 
 #include "base/diagnostics.h"
 #include "qcow2/bitmaps/bitmap_keeper.h"
@@ -117,9 +120,38 @@ Task<void> resize_tables(HomeParts parts, ByteCount size) {
 
 }  // namespace
 
+// Takes the entries from `first` on out of the active table, and out of `l1`: gives those.
+static TableEditor::Table cut_from(TableEditor::Table& l1, uint64_t first) {
+  TableEditor::Table rest(l1.size());
+  for (uint64_t i = first; i < l1.size(); ++i) rest[i] = std::exchange(l1[i], 0);
+  return rest;
+}
+
+// vm state lies behind the disk's end, from the next L1 entry on: a disk that reaches there would
+// gain it. It goes, as QEMU has it go when a disk shrinks; that of snapshots stays theirs. In a
+// data file there is none, and a raw one keeps the entries of what was cut off.
+static Task<void> drop_vm_state(HomeParts parts, ByteCount size) {
+  const Header& header = parts.image.header;
+  const Geometry geometry = header.geometry();
+  const uint64_t first = geometry.l1_entries_for(header.size);
+  if (header.has_data_file() || geometry.l1_entries_for(size) <= first) co_return;
+  TableEditor tables(parts);
+  TableEditor::Table l1 = co_await tables.read_table(header.l1_table, header.l1_size);
+  const TableEditor::Table dropped = cut_from(l1, first);
+  const bool is_there = std::ranges::any_of(dropped, [](uint64_t entry) { return entry != 0; });
+  if (!is_there) co_return;
+  co_await tables.set_dirty(true);
+  co_await tables.write_table(header.l1_table, l1);
+  co_await tables.flush();
+  const std::vector<ClusterRun> no_tables;
+  co_await tables.lower(dropped, no_tables);
+  co_await tables.set_dirty(false);
+}
+
 static Task<void> lengthen_table(HomeParts parts, ByteCount size) {
   const Header& header = parts.image.header;
   co_await check_size(header, size, parts.image.world.diagnostics, parts.image.node_id());
+  co_await drop_vm_state(parts, size);
   const uint64_t entries = header.geometry().l1_entries_for(size);
   if (entries <= header.l1_size) co_return;
   TableEditor tables(parts);

@@ -16,7 +16,8 @@ Task<void> check_new_size(const World& world, SharedStorage& storage, ByteCount 
 // Errors: those of check_new_size, and of the storage.
 Task<void> resize_disk(HomeParts parts, ByteCount size);
 
-// FormatAdmin::prepare_growth: an L1 table that is longer than the disk needs yet.
+// FormatAdmin::prepare_growth: an L1 table that is longer than the disk needs yet, with nothing
+// behind the disk's end that it would gain.
 Task<void> prepare_growth(Graph& graph, std::unique_ptr<SharedStorage> storage, ByteCount size);
 // FormatAdmin::show_grown. kInvalid: it was not prepared.
 Result<void> show_grown(FormatNode& node, ByteCount size);
