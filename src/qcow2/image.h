@@ -18,6 +18,7 @@
 #include "qcow2/layout/header.h"
 #include "qcow2/pins.h"
 #include "qcow2/planted_bug.h"
+#include "qcow2/slice_departures.h"
 #include "qcow2/slice_directory.h"
 #include "runtime/world.h"
 
@@ -80,6 +81,7 @@ struct Image {
   // any shard
   L1Table l1;
   SliceDirectory slices;
+  SliceDepartures departures;
   Pins pins;
   Health health;
   DirtyTracking tracking;

@@ -16,6 +16,7 @@ Qcow2Queue::Qcow2Queue(Image& image, Home& home, Shard& home_shard, Shard& shard
       storage_(std::move(storage)),
       data_(std::move(data)),
       lookup_(image, shard.index()),
+      reader_(image, *storage_),
       compressor_(image.header.compression) {}
 
 bool Qcow2Queue::try_map(GuestRange range, MapPurpose purpose, Mapping& mapping) {
@@ -53,8 +54,25 @@ void Qcow2Queue::release_pin(uint32_t generation) {
   image_.pins.release(shard_.index(), generation);
 }
 
+// A slice that is missing is read here, once for all who miss it; what is in memory and cannot be
+// used is for the home shard to judge.
 Task<void> Qcow2Queue::load_map(GuestOffset at) {
-  auto load = [this, at] { return home_.load(at); };
+  const uint64_t number = image_.geometry.slice_of(image_.geometry.guest_cluster(at));
+  if (&home_shard_ == &shard_ || image_.slices.find(number)) {
+    co_await load_at_home(at, nullptr);
+    co_return;
+  }
+  RangeGuard guard(loading_, number, number + slices_to_read(image_, number));
+  co_await guard.acquired();
+  if (image_.slices.find(number)) co_return;
+  std::unique_ptr<SliceBatch> read = co_await reader_.read(number);
+  Result<void> loaded = co_await load_at_home(at, read.get()).result();
+  if (read) reader_.recycle(*read);
+  co_await std::move(loaded);
+}
+
+Task<void> Qcow2Queue::load_at_home(GuestOffset at, SliceBatch* read) {
+  auto load = [this, at, read] { return home_.load(at, read); };
   co_await home_shard_.call(load);
 }
 

@@ -34,6 +34,7 @@ class Qcow2Queue final : public FormatQueue {
 
  private:
   void release_pin(uint32_t generation) override;
+  Task<void> load_at_home(GuestOffset at, SliceBatch* read);
   Task<void> record_change(GuestRange range);
   bool try_map_tracked(GuestRange range, Mapping& mapping);
   bool try_map_untracked(GuestRange range, MapPurpose purpose, Mapping& mapping);
@@ -56,6 +57,8 @@ class Qcow2Queue final : public FormatQueue {
   std::unique_ptr<StorageAccess> storage_;
   std::unique_ptr<StorageAccess> data_;  // Image::data; null: guest data lies in storage_
   Lookup lookup_;
+  SliceReader reader_;
+  RangeLock loading_;                   // slice numbers
   std::unique_ptr<Inflater> inflater_;  // made when first needed
   std::unique_ptr<ZstdDecoder> zstd_decoder_;
   Compressor compressor_;

@@ -34,7 +34,7 @@ class Slice : public ListLink {
     if (is_extended) bitmaps = std::make_unique<std::atomic<uint64_t>[]>(entry_count);
   }
 
-  const uint64_t number;
+  uint64_t number;  // constant while it is published
 
   // any shard, within a lookup
   // On the home shard it is always the entry; elsewhere an extended one may be unsettled().
@@ -48,6 +48,14 @@ class Slice : public ListLink {
   // A lookup found it. Written only when it changes, so that hot slices stay shared in all caches.
   void note_use() {
     if (!used.load(std::memory_order_relaxed)) used.store(true, std::memory_order_relaxed);
+  }
+
+  // Its memory serves another slice, after nobody can be reading it; every entry is filled anew.
+  void begin_anew(uint64_t slice_number) {
+    CHECK(holds == 0 && !is_linked());
+    number = slice_number;
+    dirty = was_changed = false;
+    used.store(false, std::memory_order_relaxed);
   }
 
   // home shard only
@@ -65,6 +73,8 @@ class Slice : public ListLink {
   }
   // What differs from the disk and is not on its way there yet.
   bool dirty = false;
+  // It was dirty at some time (SliceDepartures).
+  bool was_changed = false;
   // Somebody relies on its staying in memory: a write-back that is under way, a table being copied.
   uint32_t holds = 0;
   // See SliceEviction.

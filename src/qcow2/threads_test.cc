@@ -91,6 +91,14 @@ TEST(Qcow2ThreadsTest, ShardsOnThreadsKeepTheirBlocksApart) {
   }
 }
 
+// A quarter of the tables at a time: slices come and go all the while, read by every shard.
+TEST(Qcow2ThreadsTest, ShardsOnThreadsKeepTheirBlocksApartWithHardlyAnyMemoryForTables) {
+  TestImage image;
+  image.cluster_bits = 9;
+  image.slice_memory = "512";
+  work_on_threads(image);
+}
+
 // Blocks of 4 KiB are less than a subcluster, one, or several.
 TEST(Qcow2ThreadsTest, ShardsOnThreadsKeepTheirSubclustersApart) {
   for (uint32_t cluster_bits : {14u, 16u, 17u, 19u}) {

@@ -9,7 +9,8 @@
 
 namespace ringdisk::qcow2 {
 
-Task<void> Home::load(GuestOffset at) {
+Task<void> Home::load(GuestOffset at, SliceBatch* read) {
+  if (read) co_await slices_.take_in(*read);
   Result<void> outcome = co_await guest_map_.load(at).result();
   if (!outcome.ok()) co_await note_damage(outcome.error());
   co_await std::move(outcome);

@@ -28,7 +28,8 @@ class Home {
   ~Home();
 
   // What queues ask for. Each notes damage that it meets (note_damage).
-  Task<void> load(GuestOffset at);
+  // `read`: what the caller's shard has read of the map there, or null.
+  Task<void> load(GuestOffset at, SliceBatch* read);
   Task<std::optional<Allocation>> begin_allocation(GuestRange range);
   Task<void> finish_allocation(Allocation allocation);
   Task<void> abandon_allocation(Allocation allocation);

@@ -51,6 +51,18 @@ class MetadataMap {
       look_up(number);
     return last_ && last_->test(cluster.value() % kStretchClusters);
   }
+  bool overlaps(ClusterIndex first, uint64_t count) const {
+    for (uint64_t at = first.value(), end = at + count; at < end;) {
+      const uint64_t number = at / kStretchClusters;
+      const uint64_t stop = std::min(end, (number + 1) * kStretchClusters);
+      if (number != last_number_) [[unlikely]]
+        look_up(number);
+      const uint64_t beyond = kStretchClusters - (stop - at);
+      if (last_ && ((*last_ >> at % kStretchClusters) << beyond).any()) return true;
+      at = stop;
+    }
+    return false;
+  }
 
  private:
   static constexpr uint64_t kStretchClusters = 512;

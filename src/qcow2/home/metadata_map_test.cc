@@ -37,6 +37,10 @@ TEST(MetadataMapTest, HoldsWhatAPlainSetHolds) {
       for (int look = 0; look < 3; ++look) {
         const uint64_t at = random.chance(50) ? first : draw();
         ASSERT_EQ(map.contains(ClusterIndex(at)), plain.contains(at)) << at;
+        const uint64_t length = random.chance(20) ? random.below(2000) : random.below(4);
+        const auto next = plain.lower_bound(at);
+        const bool overlaps = next != plain.end() && *next < at + length;
+        ASSERT_EQ(map.overlaps(ClusterIndex(at), length), overlaps) << at << " " << length;
       }
     }
     EXPECT_GE(map.end(), end);

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "qcow2/damage.h"
 #include "runtime/shard.h"
 
 namespace ringdisk::qcow2 {
@@ -34,29 +33,18 @@ Task<Slice*> SliceCache::get(uint64_t number) {
 
 void SliceCache::mark_dirty(Slice& slice) {
   if (slice.dirty) return;
-  slice.dirty = true;
+  slice.dirty = slice.was_changed = true;
   dirty_.push_back(&slice);
-}
-
-// One slice, or several where the one before is in memory already: somebody reads on from there.
-uint64_t SliceCache::slices_to_load(uint64_t number) const {
-  const Geometry& geometry = image_.geometry;
-  const uint64_t in_table = geometry.slice_in_table(number);
-  if (in_table == 0 || !image_.slices.find(number - 1)) return 1;
-  const uint64_t left = std::min(kReadAheadSlices, geometry.slices_per_table() - in_table);
-  uint64_t count = 1;
-  while (count < left && !image_.slices.find(number + count)) ++count;
-  return count;
 }
 
 Task<void> SliceCache::load(uint64_t number) {
   const Geometry& geometry = image_.geometry;
-  const uint64_t locked = slices_to_load(number);
+  const uint64_t locked = slices_to_read(image_, number);
   RangeGuard guard(loading_, number, number + locked);
   co_await guard.acquired();
   if (image_.slices.find(number)) co_return;
   // What came while this waited may be changed, written and evicted during the read: not read here.
-  const uint64_t count = std::min(locked, slices_to_load(number));
+  const uint64_t count = std::min(locked, slices_to_read(image_, number));
   const uint64_t l1_index = geometry.l1_index_of_slice(number);
   const L1Entry table = image_.l1.load(l1_index);
   CHECK(table.has_table());
@@ -65,42 +53,31 @@ Task<void> SliceCache::load(uint64_t number) {
   if (is_new_table(l1_index)) {
     fill_zero(buffer.first(bytes));
   } else {
-    // Beyond the end a read gives zeros: a file cut short would pass for an empty disk.
-    if (geometry.host_cluster(table.table()).value() >=
-        geometry.clusters_of(storage_.size().value())) {
-      co_await fail(missing_table(image_, l1_index));
-    }
-    const ByteCount before(geometry.slice_in_table(number) * geometry.slice_bytes());
-    MutableBuffers target(buffer.first(bytes));
-    Result<void> read = co_await storage_.read(table.table() + before, target).result();
-    if (!read.ok()) co_await fail(unread_table(image_, l1_index, read.error()));
+    co_await read_slices(image_, storage_, table, number, buffer.first(bytes));
   }
   // The one that was asked for comes last, so that none of the others takes its room.
   for (uint64_t i = count; i-- > 0;) {
     if (image_.slices.find(number + i)) continue;
-    Bytes slice_bytes = buffer.first(bytes).subspan(i * geometry.slice_bytes());
-    insert(make_slice(number + i, slice_bytes));
+    Bytes slice_bytes =
+        buffer.first(bytes).subspan(i * geometry.slice_bytes(), geometry.slice_bytes());
+    insert(decode_slice(image_, number + i, slice_bytes, take_spare()));
   }
 }
 
-std::unique_ptr<Slice> SliceCache::make_slice(uint64_t number, Bytes bytes) {
-  const Geometry& geometry = image_.geometry;
-  auto slice =
-      std::make_unique<Slice>(number, geometry.slice_entries(), geometry.has_subclusters());
-  for (uint64_t i = 0; i < geometry.slice_entries(); ++i) {
-    L2Entry entry = load_l2_entry(bytes, i, geometry);
-    if (image_.has_data_file()) {
-      const ClusterIndex guest((number << geometry.slice_bits()) + i);
-      entry = entry_in_data_file(entry, geometry.guest_offset(guest));
-    }
-    entry = judged(entry);
-    slice->fill(i, entry);
-    // Nothing of a data file can be in the way of a table.
-    if (image_.has_data_file()) continue;
-    const ClusterRun run = host_clusters_of(entry, geometry);
-    pointed_end_ = std::max(pointed_end_, run.first.value() + run.count);
+// The lock keeps it out of the middle of a load here, whose bytes must stay what the disk holds.
+// What has left memory by then goes back with the batch, as memory for the next one.
+Task<void> SliceCache::take_in(SliceBatch& batch) {
+  const uint64_t first = batch.first;
+  RangeGuard guard(loading_, first, first + batch.slices.size());
+  co_await guard.acquired();
+  const uint64_t l1_index = image_.geometry.l1_index_of_slice(first);
+  if (is_new_table(l1_index) || image_.l1.load(l1_index).table() != batch.table.table()) co_return;
+  for (uint64_t i = batch.slices.size(); i-- > 0;) {
+    if (image_.slices.find(first + i)) continue;
+    if (image_.departures.may_miss(first + i, batch.since)) continue;
+    insert(std::move(batch.slices[i]));
+    batch.slices[i].slice = take_spare();
   }
-  return slice;
 }
 
 bool SliceCache::is_pointed_at(ClusterRun run) const {
@@ -116,18 +93,29 @@ bool SliceCache::is_pointed_at(ClusterRun run) const {
   return false;
 }
 
-// On the disk our own bits are reserved ones, so an entry that has them is as invalid as one that
-// points at a table.
-L2Entry SliceCache::judged(L2Entry entry) const {
-  if (entry.is_compressed()) return entry;
-  bool is_wrong = (entry.raw() & (kFrozen | kRejected)) != 0;
-  is_wrong = is_wrong ||
-             (entry.has_host() && metadata_.contains(image_.geometry.host_cluster(entry.host())));
-  return is_wrong ? L2Entry(entry.raw() | kRejected, entry.bitmap()) : entry;
+// What points at a table is as invalid as an entry with reserved bits.
+void SliceCache::judge(const DecodedSlice& decoded) {
+  bool is_wrong = false;
+  for (const ClusterRun& run : decoded.pointed) {
+    pointed_end_ = std::max(pointed_end_, run.first.value() + run.count);
+    is_wrong = is_wrong || metadata_.overlaps(run.first, run.count);
+  }
+  if (is_wrong) reject_what_points_at_tables(*decoded.slice);
 }
 
-void SliceCache::insert(std::unique_ptr<Slice> slice) {
+void SliceCache::reject_what_points_at_tables(Slice& slice) const {
+  for (uint64_t i = 0; i < image_.geometry.slice_entries(); ++i) {
+    const L2Entry entry = slice.load(i);
+    if (!entry.has_host()) continue;
+    if (!metadata_.contains(image_.geometry.host_cluster(entry.host()))) continue;
+    slice.fill(i, L2Entry(entry.raw() | kRejected, entry.bitmap()));
+  }
+}
+
+void SliceCache::insert(DecodedSlice decoded) {
+  judge(decoded);
   make_room();
+  std::unique_ptr<Slice> slice = std::move(decoded.slice);
   image_.slices.publish(*slice);
   eviction_.insert(*slice);
   owned_.emplace(slice->number, std::move(slice));
@@ -139,13 +127,24 @@ void SliceCache::make_room() {
     Slice* victim = eviction_.take_victim();
     if (!victim) return;  // all dirty or held; write-back is bounded, so this passes
     image_.slices.remove(*victim);
+    if (victim->was_changed) image_.departures.note(victim->number);
     auto node = owned_.extract(victim->number);
     retired_.push_back({std::move(node.mapped()), image_.pins.mark()});
   }
 }
 
 void SliceCache::free_retired() {
-  while (!retired_.empty() && image_.pins.is_past(retired_.front().mark)) retired_.pop_front();
+  while (!retired_.empty() && image_.pins.is_past(retired_.front().mark)) {
+    if (spares_.size() < kSparesMax) spares_.push_back(std::move(retired_.front().slice));
+    retired_.pop_front();
+  }
+}
+
+std::unique_ptr<Slice> SliceCache::take_spare() {
+  if (spares_.empty()) return nullptr;
+  std::unique_ptr<Slice> spare = std::move(spares_.back());
+  spares_.pop_back();
+  return spare;
 }
 
 std::vector<Slice*> SliceCache::take_dirty() {
@@ -159,6 +158,7 @@ std::vector<Slice*> SliceCache::take_dirty() {
 void SliceCache::write_back_done(const std::vector<Slice*>& slices,
                                  const std::set<uint64_t>& tables) {
   for (Slice* slice : slices) --slice->holds;
+  if (!tables.empty()) image_.departures.note_all();
   for (uint64_t table : tables) new_tables_.erase(table);
 }
 

@@ -22,7 +22,7 @@
 #include "qcow2/home/host_clusters.h"
 #include "qcow2/home/metadata_map.h"
 #include "qcow2/home/slice_eviction.h"
-#include "qcow2/image.h"
+#include "qcow2/slice_reader.h"
 
 namespace ringdisk::qcow2 {
 
@@ -33,6 +33,9 @@ class SliceCache {
   // The slice, loaded if need be; valid until the caller next suspends (or as long as it holds it).
   // Its L1 entry has a table.
   Task<Slice*> get(uint64_t number);
+  // What another shard read, as far as it is still what the disk holds. What is in `batch`
+  // afterwards is memory that nobody uses (SliceReader::recycle).
+  Task<void> take_in(SliceBatch& batch);
   void mark_dirty(Slice& slice);
   uint64_t dirty_count() const { return dirty_.size(); }
   uint64_t count() const { return eviction_.count(); }
@@ -57,15 +60,16 @@ class SliceCache {
     std::unique_ptr<Slice> slice;
     Pins::Mark mark;
   };
-  static constexpr uint64_t kReadAheadSlices = 16;
+
+  static constexpr size_t kSparesMax = 16;
 
   Task<void> load(uint64_t number);
-  uint64_t slices_to_load(uint64_t number) const;
-  std::unique_ptr<Slice> make_slice(uint64_t number, Bytes bytes);
-  L2Entry judged(L2Entry entry) const;
-  void insert(std::unique_ptr<Slice> slice);
+  void judge(const DecodedSlice& decoded);
+  void reject_what_points_at_tables(Slice& slice) const;
+  void insert(DecodedSlice decoded);
   void make_room();
   void free_retired();
+  std::unique_ptr<Slice> take_spare();
 
   Image& image_;
   StorageAccess& storage_;
@@ -74,6 +78,7 @@ class SliceCache {
   std::unordered_map<uint64_t, std::unique_ptr<Slice>> owned_;
   SliceEviction eviction_;
   std::deque<Retired> retired_;
+  std::vector<std::unique_ptr<Slice>> spares_;
   std::vector<Slice*> dirty_;
   std::set<uint64_t> new_tables_;
   uint64_t pointed_end_ = 0;  // behind the last host cluster that an entry on the disk pointed at
