@@ -164,9 +164,10 @@ class Chains(ChainCase):
         words = ("convert", *self.secrets, "--image-opts", "-O", "raw")
         wrong = self.described(self.top, "sec2", "sec1", "sec1")
         self.require_refused(f"{self.base}: no key slot opens", *words, wrong, self.copy)
-        self.require_refused("has no option 'colour'", *words, self.whole() + ",backing.colour=red",
+        self.require_refused("has no option 'backing.colour'", *words,
+                             self.whole() + ",backing.colour=red",
                              self.copy)
-        self.require_refused("has no option 'colour'", *words,
+        self.require_refused("has no option 'backing.backing.encrypt.colour'", *words,
                              self.whole() + ",backing.backing.encrypt.colour=red", self.copy)
         deep = "backing.backing.encrypt.colour"
         for command in (("info",), ("check",), ("snapshot", "-l"), ("compact",)):

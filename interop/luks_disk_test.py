@@ -195,6 +195,35 @@ class LuksDiskTest(encrypted.EncryptedCase):
         self.ringdisk_makes("detached-header=off")
         self.require_qemu_reads()
 
+    def test_what_is_missing_or_wrong_is_named_as_it_is_written(self):
+        inner = self.directory / "disk.qcow2"
+        secret = "encrypt.format=luks,encrypt.key-secret=sec0"
+        make = ("create", *self.objects(), "-q", "-f", "qcow2", "-o")
+        peers.ringdisk(*make, f"{secret},encrypt.iter-time=10", inner, "1M")
+        amend = ("amend", *self.objects(), "--key-file", self.key_file, inner, "-o")
+        add = ("luks", "add-key", self.image)
+        self.ringdisk_makes()
+        for text, words in (
+                ("-o encrypt.key-secret=sec0",
+                 ("create", "-q", "-f", "qcow2", "-o", "encrypt.format=luks", self.copy, "1M")),
+                ("-o key-secret=sec0", ("create", "-q", "-f", "luks", self.copy, "1M")),
+                ("and encrypt.key-secret=sec0 in its", ("convert", inner, self.copy)),
+                ("--key-secret=sec0", add),
+                ("--new-key-file PATH", (*add, "--key-file", self.key_file)),
+                ("-o encrypt.key-secret=sec0",
+                 ("amend", inner, *self.objects(), "-o",
+                  "encrypt.state=active,encrypt.new-secret=sec0")),
+                ("encrypt.state=active or encrypt.state=inactive", (*amend, "encrypt.keyslot=1")),
+                ("needs encrypt.new-secret=ID", (*amend, "encrypt.state=active")),
+                ("needs encrypt.old-secret=ID or encrypt.keyslot=N",
+                 (*amend, "encrypt.state=inactive")),
+                ("no option 'encrypt.colour'", (*make, f"{secret},encrypt.colour=1", self.copy, 1)),
+                ("encrypt.cipher-alg 'rot13'",
+                 (*make, f"{secret},encrypt.cipher-alg=rot13", self.copy, 1)),
+                ("say encrypt.format=luks, too", (*make, "encrypt.iter-time=1", self.copy, 1))):
+            with self.subTest(text=text):
+                self.require_refused(text, *words, stdin="")
+
     def test_check(self):
         self.ringdisk_makes("version=2,pbkdf-memory=1024")
         self.assertIn("No errors", peers.ringdisk("check", self.image).stdout)

@@ -81,6 +81,7 @@ Task<void> find_passphrase(LuksRun& run, bool is_new, std::string whose) {
   SecretWish wish;
   wish.id = run.arguments.value("key-secret").value_or("");
   wish.image = std::move(whose);
+  wish.place = SecretPlace::kCommandLine;
   wish.is_new = is_new;
   run.passphrase = co_await run.program.secrets.find(wish);
 }
@@ -93,12 +94,16 @@ Task<void> find_new_passphrase(LuksRun& run) {
   SecretWish wish;
   wish.id = run.arguments.value("new-key-secret").value_or("");
   wish.image = "the new key slot of " + run.request.file;
+  wish.option = "new-key-secret";
+  wish.place = SecretPlace::kCommandLine;
+  wish.key_file_option = "--new-key-file";
   wish.is_new = true;
   // Or the key file of the old passphrase would be taken for the new one.
   if (wish.id.empty() && run.arguments.has("key-file")) {
     co_await fail(run.refuse(ErrorKind::kInvalid,
-                             "the new passphrase is missing: say --new-key-file=PATH, or "
-                             "--new-key-secret=ID"));
+                             run.request.file +
+                                 ": the new passphrase is missing; say --new-key-file PATH, or "
+                                 "--new-key-secret=ID"));
   }
   run.new_passphrase = co_await run.program.secrets.find(wish);
 }
@@ -156,7 +161,10 @@ Task<void> make_private_file(LuksRun& run, std::string path) {
     const FileDescriptor made(open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600));
     if (made.get() >= 0) return {};
     const Error error = Error::from_errno(errno, "create");
-    return run.program.diagnostics().explain(error, path + ": " + errno_text(errno));
+    const bool is_there = error.errno_value == EEXIST;
+    return run.program.diagnostics().explain(
+        error, path + ": " + errno_text(error.errno_value) +
+                   (is_there ? "; a backup replaces no file, so name another one" : ""));
   };
   co_await run_blocking(run.world().blocking, make);
 }

@@ -157,7 +157,8 @@ Result<void> RequestReader::refuse_misplaced() {
   if (key.empty() && !is_read) key = misplaced({kForceShareOption.key()});
   if (!key.empty())
     return wrong("'--" + key + "' has no meaning for luks " + arguments_.names()[0]);
-  if (is_backup && request_.backup.empty()) return wrong("--header-backup-file=PATH is missing");
+  if (is_backup && request_.backup.empty())
+    return wrong("say with --header-backup-file=PATH where the backup is");
   return {};
 }
 
@@ -169,7 +170,7 @@ Result<void> RequestReader::read_kdf() {
   }
   if (const std::optional<std::string> name = arguments_.value("hash")) {
     const std::optional<Hash> hash = find_hash(*name);
-    if (!hash) return wrong("the hash '" + *name + "' is not known");
+    if (!hash) return wrong("the hash '" + *name + "' is not known; sha256 and sha512 are usual");
     kdf.hash = *hash;
   }
   ASSIGN_OR_RETURN(const uint64_t milliseconds, number("iter-time", 2000, 3'600'000));

@@ -122,7 +122,7 @@ const StorageDriver* Graph::find_storage(std::string_view name) const {
 }
 
 Task<SharedSecret> Graph::find_secret(SecretWish wish) const {
-  if (!wish.option.empty()) wish.option = prefix_ + wish.option;
+  if (wish.place == SecretPlace::kDescription) wish.option = prefix_ + wish.option;
   if (secrets_) co_return co_await secrets_->find(std::move(wish)).result();
   co_return world_.diagnostics.explain(Error::of(ErrorKind::kNotFound, "open"),
                                        wish.image + ": needs a passphrase, and none can be had");

@@ -328,7 +328,8 @@ TEST_F(DescribedBackingTest, OptionsGoToTheImageTheyAreAbout) {
   std::ofstream(folder / "base") << std::string(4096, 'x');
   EXPECT_EQ(chain_of(top() + ",backing.backing.offset=1k,backing.backing.size=512"),
             "top:chain middle:chain base:raw:512 ");
-  expect_refused(top() + ",backing.backing.speed=9", "base: raw has no option 'speed'");
+  expect_refused(top() + ",backing.backing.speed=9",
+                 "base: raw has no option 'backing.backing.speed'");
   expect_refused(top() + ",backing.backing.backing.size=1",
                  "base: the format raw has no backing images; leave out 'backing.size'");
   expect_refused(top() + ",backing.backing.file.filename=" + (folder / "gone"), "gone");

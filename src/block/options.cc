@@ -97,8 +97,7 @@ Result<bool> Options::take_bool(std::string_view key, bool otherwise, Diagnostic
   if (!value) return otherwise;
   if (*value == "on" || *value == "yes" || *value == "true" || *value == "y") return true;
   if (*value == "off" || *value == "no" || *value == "false" || *value == "n") return false;
-  return refuse(diagnostics,
-                "option '" + std::string(key) + "' is on or off, not '" + *value + "'");
+  return refuse(diagnostics, "option '" + whole(key) + "' is on or off, not '" + *value + "'");
 }
 
 Result<uint64_t> Options::take_size(std::string_view key, uint64_t otherwise,
@@ -107,13 +106,14 @@ Result<uint64_t> Options::take_size(std::string_view key, uint64_t otherwise,
   if (!value) return otherwise;
   Result<uint64_t> size = parse_size(*value);
   if (size.ok()) return size;
-  return refuse(diagnostics, "option '" + std::string(key) +
-                                 "' is a size such as 64k or 2M, not '" + *value + "'");
+  return refuse(diagnostics,
+                "option '" + whole(key) + "' is a size such as 64k or 2M, not '" + *value + "'");
 }
 
 Options Options::take_group(std::string_view prefix) {
   Options group;
   std::string dotted = std::string(prefix) + ".";
+  group.prefix_ = prefix_ + dotted;
   for (auto at = values_.lower_bound(dotted);
        at != values_.end() && at->first.starts_with(dotted);) {
     group.set(at->first.substr(dotted.size()), std::move(at->second));
@@ -124,7 +124,8 @@ Options Options::take_group(std::string_view prefix) {
 
 Result<void> Options::check_all_taken(std::string_view of, Diagnostics& diagnostics) const {
   if (values_.empty()) return {};
-  return refuse(diagnostics, std::string(of) + " has no option '" + values_.begin()->first + "'");
+  return refuse(diagnostics,
+                std::string(of) + " has no option '" + whole(values_.begin()->first) + "'");
 }
 
 // "k" -> 1024, "" and "b" -> 1; nullopt: no suffix of a size.

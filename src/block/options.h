@@ -44,15 +44,21 @@ class Options {
   std::optional<std::string> take(std::string_view key);
   Result<bool> take_bool(std::string_view key, bool otherwise, Diagnostics& diagnostics);
   Result<uint64_t> take_size(std::string_view key, uint64_t otherwise, Diagnostics& diagnostics);
-  // All keys that begin with "prefix.", without it; they are marked as used.
+  // All keys that begin with "prefix.", without it; they are marked as used. What is refused of
+  // them is named as the user wrote it, with all that stood before it.
   Options take_group(std::string_view prefix);
+  // That, for whoever refuses something himself: "encrypt.", or empty.
+  const std::string& prefix() const { return prefix_; }
   // An error that names the first key nobody took: what `of` (a driver's name) does not know.
   Result<void> check_all_taken(std::string_view of, Diagnostics& diagnostics) const;
   bool empty() const { return values_.empty(); }
   const std::map<std::string, std::string, std::less<>>& values() const { return values_; }
 
  private:
+  std::string whole(std::string_view key) const { return prefix_ + std::string(key); }
+
   std::map<std::string, std::string, std::less<>> values_;
+  std::string prefix_;
 };
 
 // "64k", "1.5G", ".5T", "512", "0x200": as qemu-img: suffixes b k M G T P E, either case, powers of

@@ -146,7 +146,7 @@ TEST_F(OptionsTest, WhatIsTakenIsGoneAndWhatIsLeftIsNamed) {
   Options file = options.take_group("file");
   EXPECT_EQ(file.values().size(), 2u);
   EXPECT_EQ(file.take("lock.x"), "1");
-  EXPECT_EQ(refusal(file.check_all_taken("file", diagnostics)), "file has no option 'cache'");
+  EXPECT_EQ(refusal(file.check_all_taken("file", diagnostics)), "file has no option 'file.cache'");
   EXPECT_EQ(refusal(options.check_all_taken("raw", diagnostics)), "raw has no option 'files'");
   EXPECT_EQ(options.take("files"), "3");
   EXPECT_TRUE(options.check_all_taken("raw", diagnostics).ok());

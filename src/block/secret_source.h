@@ -16,13 +16,22 @@ namespace ringdisk {
 
 using SharedSecret = std::shared_ptr<const SecretBytes>;
 
+// Where the user writes the id of a secret.
+enum class SecretPlace : uint8_t {
+  kDescription,  // of the image, --image-opts
+  kOptions,      // -o of create, convert, amend
+  kCommandLine,  // an option of the command itself
+};
+
 // What is asked for.
 struct SecretWish {
   std::string id;     // as in key-secret=ID; empty: the user named none
   std::string image;  // whom it is for, as the user would recognise it
-  // What names the secret in the image's own description: "encrypt.key-secret". Graph::find_secret
-  // puts before it where in the chain the image is. Empty: nothing does (a command's own option).
-  std::string option;
+  // What names the secret, at `place`: "encrypt.key-secret". Graph::find_secret puts before that of
+  // a description where in the chain the image is.
+  std::string option = "key-secret";
+  SecretPlace place = SecretPlace::kDescription;
+  std::string key_file_option = "--key-file";  // what names a file instead
   // It is going to be set, so a person is asked twice.
   bool is_new = false;
 };

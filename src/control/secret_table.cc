@@ -71,19 +71,29 @@ Task<SharedSecret> SecretTable::ask(const SecretWish& wish) {
   co_return std::make_shared<const SecretBytes>(std::move(answer));
 }
 
+static std::string way_to_name(const SecretWish& wish) {
+  const std::string named = wish.option + "=sec0";
+  switch (wish.place) {
+    case SecretPlace::kDescription:
+      return named + " in its description (--image-opts)";
+    case SecretPlace::kOptions:
+      return "-o " + named;
+    case SecretPlace::kCommandLine:
+      return "--" + named;
+  }
+  UNREACHABLE("all places are above");
+}
+
 Error SecretTable::explain_silence(const Error& error, const SecretWish& wish) {
   if (error.note != 0) return error;
   if (error.kind == ErrorKind::kInvalid) {
     return diagnostics_.explain(error, wish.image + ": no passphrase was entered");
   }
   if (error.kind != ErrorKind::kNotFound) return error;
-  const std::string option = wish.option.empty() ? "key-secret" : wish.option;
-  const char* place = wish.option.empty() ? "" : " in its description (--image-opts)";
   return diagnostics_.explain(
-      error, wish.image +
-                 ": needs a passphrase, and there is no terminal to ask at; say --key-file PATH, "
-                 "or --object secret,id=sec0,file=PATH and " +
-                 option + "=sec0" + place);
+      error, wish.image + ": needs a passphrase, and there is no terminal to ask at; say " +
+                 wish.key_file_option + " PATH, or --object secret,id=sec0,file=PATH and " +
+                 way_to_name(wish));
 }
 
 }  // namespace ringdisk

@@ -183,6 +183,18 @@ TEST_P(SecretTableTest, TheKeyFileIsForImagesThatNameNone) {
   below.option = "backing.encrypt.key-secret";
   EXPECT_NE(found(table, below).find("and backing.encrypt.key-secret=sec0 in its description"),
             std::string::npos);
+  SecretWish made = wish("");
+  made.option = "encrypt.key-secret";
+  made.place = SecretPlace::kOptions;
+  EXPECT_NE(found(table, made).find("and -o encrypt.key-secret=sec0"), std::string::npos);
+  SecretWish fresh = wish("");
+  fresh.option = "new-key-secret";
+  fresh.place = SecretPlace::kCommandLine;
+  fresh.key_file_option = "--new-key-file";
+  EXPECT_NE(found(table, fresh)
+                .find("say --new-key-file PATH, or --object "
+                      "secret,id=sec0,file=PATH and --new-key-secret=sec0"),
+            std::string::npos);
   ASSERT_TRUE(table.set_key_file(kBlocking, file_with("key", "of a file")).ok());
   EXPECT_EQ(found(table, wish("")), "of a file");
   EXPECT_NE(found(table, wish("d")), "of a file");

@@ -72,6 +72,7 @@ Task<NewVolume> read_request(Graph& graph, CreateRequest& request) {
   wish.id = options.take("key-secret").value_or("");
   wish.image = request.storage.get("filename").value_or("image");
   wish.is_new = true;
+  wish.place = SecretPlace::kOptions;
   NewVolume volume = co_await read_options(options, request.size, diagnostics);
   // Last, so that nobody is asked for the sake of a request that is wrong.
   volume.secret = co_await graph.find_secret(std::move(wish));

@@ -15,6 +15,7 @@ struct Amendment {
   bool is_forced = false;  // a slot that is in use, or the last one, may go
   std::optional<std::string> new_secret, old_secret;
   std::string secret;  // key-secret
+  std::string prefix;  // of all these words: "encrypt.", or nothing
   std::optional<uint32_t> slot;
   KdfChoice kdf;
 };
@@ -22,10 +23,12 @@ struct Amendment {
 Result<Amendment> parse(Options& options, const Refusal& refusal) {
   Diagnostics& diagnostics = refusal.diagnostics();
   Amendment amendment;
+  const std::string& prefix = amendment.prefix = options.prefix();
   options.take("format");  // encrypt.format=luks, which it is
   const std::string state = options.take("state").value_or("");
   if (state != "active" && state != "inactive") {
-    return refusal.invalid("say what becomes of the key slot: state=active or state=inactive");
+    return refusal.invalid("say what becomes of the key slot: " + prefix + "state=active or " +
+                           prefix + "state=inactive");
   }
   amendment.activates = state == "active";
   amendment.new_secret = options.take("new-secret");
@@ -41,7 +44,7 @@ Result<Amendment> parse(Options& options, const Refusal& refusal) {
   ASSIGN_OR_RETURN(uint64_t milliseconds,
                    options.take_size("iter-time", amendment.kdf.milliseconds, diagnostics));
   if (milliseconds == 0 || milliseconds > 3'600'000) {
-    return refusal.invalid("iter-time is a number of milliseconds, up to an hour");
+    return refusal.invalid(prefix + "iter-time is a number of milliseconds, up to an hour");
   }
   amendment.kdf.milliseconds = static_cast<uint32_t>(milliseconds);
   RETURN_IF_ERROR(options.check_all_taken("amending key slots", diagnostics));
@@ -49,15 +52,20 @@ Result<Amendment> parse(Options& options, const Refusal& refusal) {
 }
 
 Result<void> judge(const Amendment& amendment, const Refusal& refusal) {
+  const std::string& prefix = amendment.prefix;
   if (amendment.activates) {
-    if (!amendment.new_secret) return refusal.invalid("state=active needs new-secret=ID");
+    if (!amendment.new_secret) {
+      return refusal.invalid(prefix + "state=active needs " + prefix + "new-secret=ID");
+    }
     if (!amendment.old_secret) return {};
-    return refusal.invalid("old-secret is for state=inactive");
+    return refusal.invalid(prefix + "old-secret is for " + prefix + "state=inactive");
   }
-  if (amendment.new_secret) return refusal.invalid("new-secret is for state=active");
+  if (amendment.new_secret) {
+    return refusal.invalid(prefix + "new-secret is for " + prefix + "state=active");
+  }
   if (amendment.old_secret || amendment.slot) return {};
-  return refusal.invalid(
-      "state=inactive needs old-secret=ID or keyslot=N, which say what is to go");
+  return refusal.invalid(prefix + "state=inactive needs " + prefix + "old-secret=ID or " + prefix +
+                         "keyslot=N, which say what is to go");
 }
 
 // Amends one volume; lives in the frame of amend_volume.
@@ -97,6 +105,8 @@ Task<SharedSecret> Amender::find(std::string id, bool is_new) {
   wish.id = std::move(id);
   wish.image = image_;
   wish.is_new = is_new;
+  wish.option = amendment_.prefix + "key-secret";
+  wish.place = SecretPlace::kOptions;
   co_return co_await graph_.find_secret(std::move(wish)).result();
 }
 

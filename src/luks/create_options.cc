@@ -56,10 +56,13 @@ class OptionTaker {
     return diagnostics_.explain(Error::of(ErrorKind::kInvalid, "create"), std::move(why));
   }
 
+  // As the user writes it.
+  std::string whole(std::string_view key) const { return options_.prefix() + std::string(key); }
+
   Result<void> take_number(const char* key, uint32_t& target, uint32_t otherwise) {
     ASSIGN_OR_RETURN(uint64_t number, options_.take_size(key, otherwise, diagnostics_));
     if (number > std::numeric_limits<uint32_t>::max()) {
-      return refuse(std::string(key) + "=" + std::to_string(number) + " is too large");
+      return refuse(whole(key) + "=" + std::to_string(number) + " is too large");
     }
     target = static_cast<uint32_t>(number);
     return {};
@@ -74,14 +77,16 @@ class OptionTaker {
     auto has_name = [&](const NamedCipher& one) { return one.name == name; };
     const auto found = std::ranges::find_if(kCiphers, has_name);
     if (found == kCiphers.end()) {
-      return refuse("cipher-alg '" + name + "' is not known; the default is aes-256");
+      return refuse(whole("cipher-alg") + " '" + name + "' is not known; the default is aes-256");
     }
     CipherSpec& cipher = request.cipher;
     cipher.cipher = found->cipher;
     cipher.mode = options_.take("cipher-mode").value_or("xts");
     cipher.iv = options_.take("ivgen-alg").value_or("plain64");
     const std::optional<std::string> hash = options_.take("ivgen-hash-alg");
-    if (hash && !find_hash(*hash)) return refuse("ivgen-hash-alg '" + *hash + "' is not known");
+    if (hash && !find_hash(*hash)) {
+      return refuse(whole("ivgen-hash-alg") + " '" + *hash + "' is not known");
+    }
     // Where IVs are made without a hash it says nothing, and QEMU takes it all the same.
     if (cipher.iv == "essiv") cipher.iv_hash = hash.value_or("sha256");
     request.key_bytes = found->key_bytes * (cipher.mode == "xts" ? 2 : 1);
@@ -91,7 +96,9 @@ class OptionTaker {
   Result<void> take_hash(FormatRequest& request) {
     const std::string name = options_.take("hash-alg").value_or("sha256");
     const std::optional<Hash> hash = find_hash(name);
-    if (!hash) return refuse("hash-alg '" + name + "' is not known; the default is sha256");
+    if (!hash) {
+      return refuse(whole("hash-alg") + " '" + name + "' is not known; the default is sha256");
+    }
     request.hash = request.kdf.hash = *hash;
     return {};
   }
@@ -100,10 +107,14 @@ class OptionTaker {
     KdfChoice& kdf = request.kdf;
     if (const std::optional<std::string> name = options_.take("pbkdf")) {
       kdf.kind = find_kdf(*name);
-      if (!kdf.kind) return refuse("pbkdf is pbkdf2, argon2i or argon2id, not '" + *name + "'");
+      if (!kdf.kind) {
+        return refuse(whole("pbkdf") + " is pbkdf2, argon2i or argon2id, not '" + *name + "'");
+      }
     }
     RETURN_IF_ERROR(take_number("iter-time", kdf.milliseconds, kdf.milliseconds));
-    if (kdf.milliseconds == 0) return refuse("iter-time is a number of milliseconds from 1 on");
+    if (kdf.milliseconds == 0) {
+      return refuse(whole("iter-time") + " is a number of milliseconds from 1 on");
+    }
     RETURN_IF_ERROR(take_optional_number("pbkdf-force-iterations", kdf.iterations));
     RETURN_IF_ERROR(take_optional_number("pbkdf-memory", kdf.memory_kib));
     return take_optional_number("pbkdf-parallel", kdf.lanes);

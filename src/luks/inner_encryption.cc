@@ -27,7 +27,7 @@ struct InnerRequest {
 Result<InnerRequest> read_request(Options& options, Diagnostics& diagnostics) {
   InnerRequest request;
   ASSIGN_OR_RETURN(request.format, take_format_options(options, diagnostics));
-  RETURN_IF_ERROR(options.check_all_taken("encrypt", diagnostics));
+  RETURN_IF_ERROR(options.check_all_taken("the encryption", diagnostics));
   const Refusal refusal(diagnostics, 0);
   if (request.format.version != 1) {
     return refusal.unsupported("LUKS inside another format is of version 1");
@@ -99,6 +99,8 @@ class LuksEncryption final : public DataEncryption {
     wish.id = options.take("key-secret").value_or("");
     wish.image = std::move(image);
     wish.is_new = true;
+    wish.option = options.prefix() + "key-secret";
+    wish.place = SecretPlace::kOptions;
     InnerRequest request = co_await read_request(options, world.diagnostics);
     request.format.kdf.stop = settings_.kdf_limits.stop;
     SharedSecret secret = co_await graph.find_secret(std::move(wish));
@@ -115,7 +117,7 @@ class LuksEncryption final : public DataEncryption {
     volume.settings = settings_;
     volume.settings.kdf_limits =
         co_await take_kdf_limits(options, settings_.kdf_limits, graph.world().diagnostics);
-    co_await options.check_all_taken("encrypt", graph.world().diagnostics);
+    co_await options.check_all_taken("the encryption", graph.world().diagnostics);
     std::unique_ptr<StorageAccess> access = co_await StorageAccess::open(file, Shard::current());
     const HeaderWindow window = window_at(*access, header);
     OpenVolume opened = co_await open_volume(graph, window, std::move(volume));

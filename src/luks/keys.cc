@@ -36,7 +36,8 @@ Result<uint32_t> choose_number(const SlotEdit& edit, std::optional<uint32_t> ask
   if (!edit.is_used(*asked)) return *asked;
   if (may_replace && edit.facts().find_slot(*asked)) return *asked;
   return edit.refusal()(ErrorKind::kBusy,
-                        "key slot " + std::to_string(*asked) + " is in use; remove it first");
+                        "key slot " + std::to_string(*asked) +
+                            " is in use; name none, and a free one is taken, or remove it first");
 }
 
 // A slot for the volume key, like `model`.

@@ -95,6 +95,11 @@ Result<void> parse_encryption(Options& options, CreateSettings& settings,
   Options encryption = options.take_group("encrypt");
   if (!is_legacy && encryption.empty()) return {};
   const std::string format = encryption.take("format").value_or(is_legacy ? "aes" : "");
+  if (format.empty()) {
+    return refuse(diagnostics, ErrorKind::kInvalid,
+                  "'encrypt." + encryption.values().begin()->first +
+                      "' is for encrypted images; say encrypt.format=luks, too");
+  }
   if (format != "luks") {
     return refuse(diagnostics, ErrorKind::kUnsupported,
                   format == "aes" ? "legacy AES encryption is not supported; there is: "
