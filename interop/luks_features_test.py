@@ -5,6 +5,7 @@ passphrases, other versions and ciphers, labels, tokens, detached headers, encry
 payload is read after each. All kinds of volumes are in luks1_matrix_test.py and
 luks2_matrix_test.py, changes of keys in luks_keys_test.py.
 """
+import json
 import os
 import re
 
@@ -15,6 +16,7 @@ from luks_volumes import OFFSET, SIZE, VolumeCase, cryptsetup
 KINDS = (Kind(1, "aes-xts-plain64", 512), Kind(1, "aes-cbc-essiv:sha256", 256, "sha512"),
          Kind(2, "aes-xts-plain64", 512, hash=None, kdf="argon2id", sector_size=4096),
          Kind(2, "aes-xts-plain64", 256))
+UUID = "22222222-2222-4222-8222-222222222222"
 # In luksDump: what is random, and how it is laid over lines.
 RANDOM = re.compile(r"^\s*(UUID|Salt|MK digest|MK salt|Digest):.*\n((\s+([0-9a-f]{2} )+\s*\n)*)",
                     re.M)
@@ -133,6 +135,99 @@ class Headers(FeatureCase):
             dumped = cryptsetup("luksDump", volume).stdout
             for kept in ("a label", "a subsystem", "some-token", "unbound"):
                 self.assertIn(kept, dumped)
+
+    def test_unbound_key_slots_are_kept_and_open_nothing(self):
+        with self.scratch() as directory:
+            volume = self.they_make(KINDS[3], directory)
+            quick = KINDS[3].derivation_options()
+            cryptsetup("luksAddKey", *quick, "--unbound", "--key-size", "256", "-S", "7",
+                       "--key-file", self.keys[0], volume, self.keys[2])
+            by = ("--key-file", self.keys[0])
+            luks("config", "--label", "other", "--uuid", UUID, volume)
+            luks("add-key", *by, "--new-key-file", self.keys[1], *quick, volume)
+            luks("change-key", *by, "--new-key-file", self.keys[0], *quick, "-S", "0", volume)
+            for words in (("test-key",), ("test-key", "-S", "7"), ("remove-key",)):
+                done = luks(*words, "--key-file", self.keys[2], volume, expect=1)
+                self.assertIn("key slot", done.stderr)
+            busy = luks("add-key", *by, "--new-key-file", self.keys[1], "-S", "7", volume, expect=1)
+            self.assertIn("key slot 7 is in use", busy.stderr)
+            cryptsetup("open", "--test-passphrase", "-S", "7", "--key-file", self.keys[2], volume)
+            self.assertEqual(self.opens_by_both(volume), [True, True, False])
+            luks("remove-key", *by, volume)
+            done = luks("remove-key", "--key-file", self.keys[1], volume, expect=1)
+            self.assertIn("is the last one that opens this disk", done.stderr)
+            self.assertIn("7: luks2 (unbound)", cryptsetup("luksDump", volume).stdout)
+            luks("kill-slot", "--key-file", self.keys[1], volume, "7")
+            dumped = cryptsetup("luksDump", volume).stdout
+            self.assertNotIn("unbound", dumped)
+            self.assertEqual(dumped[dumped.index("Digests:"):].count("pbkdf2"), 1)
+            self.assertEqual(self.opens_by_both(volume), [False, True, False])
+
+    def test_words_of_headers_are_changed_by_both(self):
+        for kind in KINDS:
+            with self.subTest(str(kind)), self.scratch() as directory:
+                volume = self.they_make(kind, directory)
+                self.add_key(kind, volume)
+                luks("config", "--uuid", UUID, volume)
+                self.assertEqual(cryptsetup("luksUUID", volume).stdout.strip(), UUID)
+                done = luks("config", "--label", "a label", volume, expect=int(kind.version == 1))
+                if kind.version == 1:
+                    self.assertIn("LUKS1 has no labels", done.stderr)
+                    continue
+                peers.run([peers.need("cryptsetup"), "token", "import", volume],
+                          stdin='{"type": "some-token", "keyslots": ["1"]}')
+                luks("config", "--priority", "ignore", "-S", "0", "--subsystem", "ours", volume)
+                dumped = cryptsetup("luksDump", volume).stdout
+                for text in ("a label", "ours", "ignored", "some-token"):
+                    self.assertIn(text, dumped)
+                ours = json.loads(luks("dump", "--output=json", volume).stdout)
+                self.assertEqual(ours["tokens"], [{"token": 0, "type": "some-token",
+                                                   "keyslots": [1]}])
+                self.assertEqual(self.opens_by_both(volume), [False, True, False])
+                cryptsetup("config", "--priority", "normal", "-S", "0", volume)
+                self.assertEqual(self.opens_by_both(volume), [True, True, False])
+
+    def test_an_erased_volume_opens_with_its_key_alone(self):
+        for kind in KINDS:
+            with self.subTest(str(kind)), self.scratch() as directory:
+                volume = self.they_make(kind, directory)
+                self.add_key(kind, volume)
+                before = volume.read_bytes()
+                done = luks("erase", volume, expect=1, stdin="")
+                self.assertIn("'--yes' does it", done.stderr)
+                self.assertTrue(volume.read_bytes() == before)
+                self.assertEqual(luks("erase", "--yes", volume).stdout, "2 key slots erased\n")
+                self.assertEqual(self.opens_by_both(volume), [False, False, False])
+                self.assertTrue(volume.read_bytes()[OFFSET:] == before[OFFSET:])
+                key = directory / "volume-key"
+                size = ("--key-size", kind.key_bits) if kind.version == 2 else ()
+                cryptsetup("luksAddKey", *kind.derivation_options(), "--volume-key-file", key,
+                           *size, volume, self.keys[1])
+                luks("add-key", *kind.derivation_options(), "--volume-key-file", key,
+                     "--new-key-file", self.keys[2], volume)
+                self.assertEqual(self.opens_by_both(volume), [False, True, True])
+
+    def test_a_part_of_a_key_file_is_the_same_to_both(self):
+        with self.scratch() as directory:
+            volume = self.they_make(KINDS[3], directory)
+            large = directory / "large"
+            large.write_bytes(os.urandom(5000) + self.keys[0].read_bytes() + b"the new one")
+            old = len(self.keys[0].read_bytes())
+            part = ("--keyfile-offset", 5000, "--keyfile-size", old)
+            new = ("--new-keyfile-offset", 5000 + old, "--new-keyfile-size", 7)
+            luks("add-key", *KINDS[3].derivation_options(), "--key-file", large, *part,
+                 "--new-key-file", large, *new, volume)
+            for words in (part, ("--keyfile-offset", 5000 + old, "--keyfile-size", 7)):
+                cryptsetup("open", "--test-passphrase", "--key-file", large, *words, volume)
+                luks("test-key", "--key-file", large, *words, volume)
+            peers.ringdisk("convert", "--key-file", large, *part, "-f", "luks", "-O", "raw",
+                           volume, directory / "raw")
+            peers.require_same(self.raw, directory / "raw")
+            for words in (("--keyfile-offset", 6000), ("--keyfile-size", 6000)):
+                cryptsetup("open", "--test-passphrase", "--key-file", large, *words, volume,
+                           expect=None)
+                done = luks("test-key", "--key-file", large, *words, volume, expect=1)
+                self.assertIn("it ends before the part", done.stderr)
 
     def test_other_ciphers_of_key_slots(self):
         with self.scratch() as directory:

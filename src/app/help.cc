@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::string_view kVersion = "0.1.0";
 
-constexpr std::array<OptionSpec, 10> kGlobalOptions = {{
+constexpr std::array<OptionSpec, 12> kGlobalOptions = {{
     {'h', "help", "", "show this text"},
     {'v', "verbose", "", "say more on standard error; twice: still more"},
     {0, "threads", "N", "use N cores (default: all that the process may use)"},
@@ -23,6 +23,8 @@ constexpr std::array<OptionSpec, 10> kGlobalOptions = {{
     {0, "kdf-work-max", "SIZE", "likewise, over all passes of Argon2 (64G)"},
     {0, "kdf-iterations-max", "N", "iterations of PBKDF2 that it may ask for (100000000)"},
     {0, "key-file", "PATH", "passphrase of images without key-secret: a file, fd:N, or - (stdin)"},
+    {0, "keyfile-size", "BYTES", "so many bytes of that file (default: all)"},
+    {0, "keyfile-offset", "BYTES", "from there on"},
 }};
 
 std::string option_line(const OptionSpec& option) {

@@ -17,6 +17,7 @@
 #include "block/close_after.h"
 #include "control/secret_file.h"
 #include "luks/backup.h"
+#include "luks/config.h"
 #include "runtime/blocking_pool.h"
 #include "runtime/file_descriptor.h"
 #include "runtime/shard.h"
@@ -60,9 +61,9 @@ struct LuksRun {
 
 // --- secrets
 
-Task<SharedSecret> read_key_file(const LuksRun& run, std::string path) {
+Task<SharedSecret> read_key_file(const LuksRun& run, std::string path, KeyFilePart part) {
   auto read = [&](Blocking token) {
-    return read_secret_file(token, path, run.program.diagnostics());
+    return read_secret_file(token, path, run.program.diagnostics(), part);
   };
   SecretBytes secret = co_await run_blocking(run.world().blocking, read);
   co_return std::make_shared<const SecretBytes>(std::move(secret));
@@ -71,7 +72,8 @@ Task<SharedSecret> read_key_file(const LuksRun& run, std::string path) {
 Task<void> find_volume_key(LuksRun& run) {
   const std::optional<std::string> path = run.arguments.value("volume-key-file");
   if (!path) co_return;
-  run.volume_key = co_await read_key_file(run, *path);
+  const KeyFilePart all;
+  run.volume_key = co_await read_key_file(run, *path, all);
   if (!run.volume_key->empty()) co_return;
   co_await fail(run.refuse(ErrorKind::kInvalid, *path + ": holds no volume key; it is empty"));
 }
@@ -88,7 +90,7 @@ Task<void> find_passphrase(LuksRun& run, bool is_new, std::string whose) {
 
 Task<void> find_new_passphrase(LuksRun& run) {
   if (std::optional<std::string> path = run.arguments.value("new-key-file")) {
-    run.new_passphrase = co_await read_key_file(run, *path);
+    run.new_passphrase = co_await read_key_file(run, *path, run.request.new_key_file);
     co_return;
   }
   SecretWish wish;
@@ -268,6 +270,28 @@ Task<void> do_test(LuksRun& run, HeaderWindow window) {
                               : "key slot " + std::to_string(volume.key_slot) + " opens");
 }
 
+Task<void> do_config(LuksRun& run, HeaderWindow window) {
+  co_await change_config(run.world(), window, run.request.config);
+  run.say("header changed");
+}
+
+// The one action after which nobody reads the disk, so it is asked about even of those who may.
+Task<void> do_erase(LuksRun& run, HeaderWindow window) {
+  const luks::LuksHeader header = co_await read_header(run.world(), window);
+  const std::string what = "erases all key slots of " + run.request.header_file() +
+                           ", and without a backup of the header nobody reads the disk any more";
+  if (!run.request.yes) {
+    Result<bool> confirmed = co_await run.program.secrets.confirm("This " + what + ".").result();
+    if (!confirmed.ok() && confirmed.error().kind == ErrorKind::kNotFound) {
+      co_await fail(run.refuse(ErrorKind::kDenied, "luks erase " + what + "; '--yes' does it"));
+    }
+    const bool is_yes = co_await std::move(confirmed);
+    if (!is_yes) co_await fail(run.refuse(ErrorKind::kDenied, "nothing was erased"));
+  }
+  const uint32_t removed = co_await erase_keys(run.world(), window);
+  run.say(std::to_string(removed) + " key slots erased");
+}
+
 Task<void> do_dump(LuksRun& run, HeaderWindow window) {
   luks::LuksHeader header = co_await read_header(run.world(), window);
   const std::string& name = run.request.header_file();
@@ -305,6 +329,10 @@ Task<void> perform(LuksRun& run, HeaderWindow window) {
       return do_kill(run, window);
     case LuksAction::kTestKey:
       return do_test(run, window);
+    case LuksAction::kConfig:
+      return do_config(run, window);
+    case LuksAction::kErase:
+      return do_erase(run, window);
     case LuksAction::kDump:
       return do_dump(run, window);
     case LuksAction::kHeaderBackup:
@@ -376,7 +404,9 @@ Command luks_command() {
   command.synopsis =
       "format [--type=luks1|luks2] [...] FILE | add-key FILE | change-key FILE |\n"
       "                remove-key FILE | kill-slot FILE N | test-key FILE |\n"
-      "                dump [--output=human|json] FILE |\n"
+      "                dump [--output=human|json] FILE | erase [--yes] FILE |\n"
+      "                config [--label=TEXT] [--subsystem=TEXT] [--uuid=UUID]\n"
+      "                       [-S N --priority=prefer|normal|ignore] FILE |\n"
       "                header-backup|header-restore --header-backup-file=PATH FILE";
   command.text =
       "Works on the LUKS header of FILE, a file or a block device, which no other program may be\n"
@@ -390,7 +420,8 @@ Command luks_command() {
       "is\n"
       "old goes. The last key slot is only removed with --force; kill-slot wants a passphrase of\n"
       "another slot, or --force. test-key says which slot a passphrase opens, and changes "
-      "nothing.\n";
+      "nothing.\n"
+      "erase removes them all, for disks that are to be given away.\n";
   command.examples =
       "  ringdisk luks format --key-file key disk.luks\n"
       "  ringdisk luks add-key --key-file key --new-key-file other disk.luks\n"

@@ -160,6 +160,7 @@ void slot_as_json(const luks::KeySlot& slot, std::string_view type, std::string_
   json.key("slot"), json.number(slot.number);
   json.key("type"), json.text(type);
   json.key("key-bits"), json.number(slot.key_bytes * 8);
+  if (slot.priority != luks::kUsualPriority) json.key("priority"), json.number(slot.priority);
   if (unusable.empty()) {
     kdf_as_json(slot, json);
   } else {
@@ -173,6 +174,38 @@ void slot_as_json(const luks::KeySlot& slot, std::string_view type, std::string_
 void texts_as_json(std::string_view key, const std::vector<std::string>& texts, JsonText& json) {
   json.key(key), json.begin_array();
   for (const std::string& text : texts) json.text(text);
+  json.end_array();
+}
+
+void numbers_as_json(std::string_view key, const std::vector<uint32_t>& numbers, JsonText& json) {
+  json.key(key), json.begin_array();
+  for (const uint32_t number : numbers) json.number(number);
+  json.end_array();
+}
+
+void tokens_as_json(const luks::Luks2Metadata& metadata, JsonText& json) {
+  json.key("tokens"), json.begin_array();
+  for (const luks::Luks2Token& token : metadata.tokens) {
+    json.begin_object();
+    json.key("token"), json.number(token.number);
+    json.key("type"), json.text(token.type);
+    numbers_as_json("keyslots", token.slots, json);
+    json.end_object();
+  }
+  json.end_array();
+}
+
+// A digest without segments is of key slots that open something else than the disk.
+void digests_as_json(const luks::Luks2Metadata& metadata, JsonText& json) {
+  json.key("digests"), json.begin_array();
+  for (const luks::Luks2Digest& digest : metadata.digests) {
+    json.begin_object();
+    json.key("digest"), json.number(digest.digest.number);
+    json.key("type"), json.text(digest.type);
+    numbers_as_json("keyslots", digest.slots, json);
+    numbers_as_json("segments", digest.segments, json);
+    json.end_object();
+  }
   json.end_array();
 }
 
@@ -208,6 +241,8 @@ void luks2_as_json(const luks::Luks2Header& header, JsonText& json) {
     slot_as_json(recorded.slot, recorded.type, recorded.unusable, json);
   }
   json.end_array();
+  tokens_as_json(metadata, json);
+  digests_as_json(metadata, json);
 }
 
 }  // namespace

@@ -6,12 +6,13 @@
 
 #include "app/image_command_options.h"
 #include "app/images.h"
+#include "app/key_file.h"
 #include "base/diagnostics.h"
 
 namespace ringdisk {
 namespace {
 
-constexpr std::array<OptionSpec, 27> kOptions = {{
+constexpr std::array<OptionSpec, 31> kOptions = {{
     {0, "type", "TYPE", "format: luks2 (default) or luks1"},
     {'c', "cipher", "CIPHER", "format: aes-xts-plain64 (default), aes-cbc-essiv:sha256, ..."},
     {'s', "key-size", "BITS", "format: bits of the volume key (default 512; 256 for cbc)"},
@@ -22,9 +23,10 @@ constexpr std::array<OptionSpec, 27> kOptions = {{
     {0, "pbkdf-memory", "KIB", "memory of Argon2, at most (with forced iterations: exactly)"},
     {0, "pbkdf-parallel", "N", "threads of Argon2, 1 to 4"},
     {0, "sector-size", "BYTES", "format: 512 (default), 1024, 2048 or 4096"},
-    {0, "label", "TEXT", "format: label of the volume (LUKS2)"},
-    {0, "subsystem", "TEXT", "format: subsystem of the volume (LUKS2)"},
-    {0, "uuid", "UUID", "format: that one (default: a new one)"},
+    {0, "label", "TEXT", "format, config: label of the volume (LUKS2)"},
+    {0, "subsystem", "TEXT", "format, config: subsystem of the volume (LUKS2)"},
+    {0, "uuid", "UUID", "format, config: that one (default of format: a new one)"},
+    {0, "priority", "WHICH", "config: slot -S is tried first (prefer), normal, or ignore"},
     {'o', "offset", "SECTORS", "format: where the data begins, in sectors of 512 bytes"},
     {0, "luks2-metadata-size", "SIZE", "format: of each of the two copies, 16k to 4M"},
     {0, "luks2-keyslots-size", "SIZE", "format: of the area of all key slots"},
@@ -33,9 +35,12 @@ constexpr std::array<OptionSpec, 27> kOptions = {{
     {0, "volume-key-file", "PATH", "the volume key itself, instead of a passphrase"},
     {0, "key-secret", "ID", "the passphrase is the --object secret called ID"},
     {0, "new-key-file", "PATH", "the new passphrase: a file, fd:N, or - (standard input)"},
+    {0, "new-keyfile-size", "BYTES", "so many bytes of that file (default: all)"},
+    {0, "new-keyfile-offset", "BYTES", "from there on"},
     {0, "new-key-secret", "ID", "the new passphrase is the --object secret called ID"},
     {0, "header-backup-file", "PATH", "where the backup goes, or comes from"},
     {0, "force", "", "overwrite what is there; remove the last key slot"},
+    {0, "yes", "", "erase: do not ask"},
     kOutputOption,
     kForceShareOption,
     kQuietOption,
@@ -47,13 +52,15 @@ struct Verb {
   size_t words;
 };
 
-constexpr std::array<Verb, 9> kVerbs = {{
+constexpr std::array<Verb, 11> kVerbs = {{
     {"format", "luksFormat", LuksAction::kFormat, 1},
     {"add-key", "luksAddKey", LuksAction::kAddKey, 1},
     {"change-key", "luksChangeKey", LuksAction::kChangeKey, 1},
     {"remove-key", "luksRemoveKey", LuksAction::kRemoveKey, 1},
     {"kill-slot", "luksKillSlot", LuksAction::kKillSlot, 2},
     {"test-key", "test-passphrase", LuksAction::kTestKey, 1},
+    {"config", "luksUUID", LuksAction::kConfig, 1},
+    {"erase", "luksErase", LuksAction::kErase, 1},
     {"dump", "luksDump", LuksAction::kDump, 1},
     {"header-backup", "luksHeaderBackup", LuksAction::kHeaderBackup, 1},
     {"header-restore", "luksHeaderRestore", LuksAction::kHeaderRestore, 1},
@@ -72,6 +79,7 @@ class RequestReader {
     RETURN_IF_ERROR(refuse_misplaced());
     RETURN_IF_ERROR(read_kdf());
     if (request_.action == LuksAction::kFormat) RETURN_IF_ERROR(read_format());
+    if (request_.action == LuksAction::kConfig) RETURN_IF_ERROR(read_config());
     return std::move(request_);
   }
 
@@ -81,6 +89,7 @@ class RequestReader {
   Result<void> read_kdf();
   Result<void> read_format();
   Result<void> read_cipher();
+  Result<void> read_config();
   Result<uint64_t> number(std::string_view key, uint64_t otherwise, uint64_t most) const {
     return size_argument(arguments_, key, otherwise, 0, most, diagnostics_);
   }
@@ -116,8 +125,10 @@ Result<void> RequestReader::read_words() {
   request_.file = names[1];
   request_.header = arguments_.value("header").value_or("");
   request_.force = arguments_.has("force");
+  request_.yes = arguments_.has("yes");
   request_.backup = arguments_.value("header-backup-file").value_or("");
   ASSIGN_OR_RETURN(request_.slot, optional_number("key-slot"));
+  ASSIGN_OR_RETURN(request_.new_key_file, key_file_part(arguments_, "new-", diagnostics_));
   ASSIGN_OR_RETURN(request_.as_json, wants_json(arguments_, diagnostics_));
   if (verb->words == 1) return {};
   const std::optional<uint64_t> slot = luks::parse_decimal(names[2]);
@@ -142,15 +153,25 @@ Result<void> RequestReader::refuse_misplaced() {
   };
   std::string key;
   if (!is_format) {
-    key = misplaced({"type", "cipher", "key-size", "sector-size", "label", "subsystem", "uuid",
-                     "offset", "luks2-metadata-size", "luks2-keyslots-size"});
+    key = misplaced({"type", "cipher", "key-size", "sector-size", "offset", "luks2-metadata-size",
+                     "luks2-keyslots-size"});
+  }
+  const bool is_config = action == LuksAction::kConfig;
+  if (key.empty() && !is_config) key = misplaced({"priority"});
+  if (key.empty() && !is_config && !is_format) key = misplaced({"label", "subsystem", "uuid"});
+  if (key.empty() && action != LuksAction::kErase) key = misplaced({"yes"});
+  if (key.empty() && action == LuksAction::kErase) key = misplaced({"force", "key-slot"});
+  if (key.empty() && (is_config || action == LuksAction::kErase)) {
+    key = misplaced({"volume-key-file", "key-secret", "key-file"});
   }
   if (key.empty() && !makes_slot) {
     key = misplaced(
         {"hash", "pbkdf", "iter-time", "pbkdf-force-iterations", "pbkdf-memory", "pbkdf-parallel"});
   }
   const bool has_new = action == LuksAction::kAddKey || action == LuksAction::kChangeKey;
-  if (key.empty() && !has_new) key = misplaced({"new-key-file", "new-key-secret"});
+  if (key.empty() && !has_new) {
+    key = misplaced({"new-key-file", "new-key-secret", "new-keyfile-size", "new-keyfile-offset"});
+  }
   if (key.empty() && !is_backup) key = misplaced({"header-backup-file"});
   if (key.empty() && action != LuksAction::kDump) key = misplaced({"output"});
   const bool is_read = reads_only(action);
@@ -226,6 +247,30 @@ Result<void> RequestReader::read_format() {
     format.luks2_slot_area_bytes = bytes;
   }
   return {};
+}
+
+Result<void> RequestReader::read_config() {
+  luks::HeaderConfig& config = request_.config;
+  config.label = arguments_.value("label");
+  config.subsystem = arguments_.value("subsystem");
+  config.uuid = arguments_.value("uuid");
+  const std::optional<std::string> priority = arguments_.value("priority");
+  if (priority.has_value() != request_.slot.has_value()) {
+    return wrong("--priority=prefer|normal|ignore and -S N go together: the key slot it is about");
+  }
+  if (priority) {
+    constexpr std::array<std::string_view, 3> kPriorities = {"ignore", "normal", "prefer"};
+    const auto found = std::ranges::find(kPriorities, *priority);
+    if (found == kPriorities.end()) {
+      return wrong("--priority is prefer, normal or ignore, not '" + *priority + "'");
+    }
+    config.slot_priority = static_cast<uint32_t>(found - kPriorities.begin());
+    config.slot = *request_.slot;
+  }
+  if (!config.is_empty()) return {};
+  return wrong(
+      "luks config: say what is to be changed, with --label, --subsystem, --uuid or "
+      "--priority");
 }
 
 }  // namespace

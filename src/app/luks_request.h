@@ -7,6 +7,8 @@
 #include <string>
 
 #include "app/command_line.h"
+#include "control/secret_file.h"
+#include "luks/config.h"
 #include "luks/format.h"
 #include "luks/keys.h"
 
@@ -19,6 +21,8 @@ enum class LuksAction : uint8_t {
   kRemoveKey,
   kKillSlot,
   kTestKey,
+  kConfig,
+  kErase,
   kDump,
   kHeaderBackup,
   kHeaderRestore,
@@ -35,7 +39,10 @@ struct LuksRequest {
   std::optional<uint32_t> slot;
   luks::FormatRequest format;  // without passphrase and key
   luks::KdfChoice kdf;
+  luks::HeaderConfig config;
+  KeyFilePart new_key_file;
   bool force = false;
+  bool yes = false;
   bool as_json = false;
 
   // The file in which the header lies.

@@ -15,6 +15,7 @@
 #include "async/task.h"
 #include "block/format_admin.h"
 #include "block/graph.h"
+#include "control/secret_table.h"
 #include "runtime/world.h"
 
 namespace ringdisk {
@@ -36,7 +37,7 @@ struct Program {
   // Cancelled on shard 0 by stop signals, as the command's StopWay says.
   CancelSource& stop;
   CancelSource& hurry;
-  SecretSource& secrets;
+  SecretTable& secrets;
 
   Diagnostics& diagnostics() const { return world.diagnostics; }
   Graph graph() const { return Graph(world, drivers, gate, &secrets); }
@@ -89,7 +90,8 @@ Command snapshot_command();
 // All commands, in the order of the help text.
 std::vector<Command> all_commands();
 
-// Options that every command takes: -h, -v, --threads, --allow-path, --object, --key-file.
+// Options that every command takes: -h, -v, --threads, --allow-path, --object, --key-file and its
+// parts.
 std::span<const OptionSpec> global_options();
 
 std::string help_text();

@@ -11,6 +11,7 @@
 #include "app/drivers.h"
 #include "app/image_command_options.h"
 #include "app/interruptible.h"
+#include "app/key_file.h"
 #include "app/program.h"
 #include "app/volume_settings.h"
 #include "async/on_cancel.h"
@@ -98,13 +99,15 @@ struct Stop {
 };
 
 // Read before anything blocks signals or starts threads: a pipe may keep us waiting.
-Result<void> read_secrets(SecretTable& secrets, const Arguments& arguments) {
+Result<void> read_secrets(SecretTable& secrets, const Arguments& arguments,
+                          Diagnostics& diagnostics) {
   const Blocking token = Blocking::allowed_here();
   for (const std::string& text : arguments.values("object")) {
     RETURN_IF_ERROR(secrets.add_object(token, text));
   }
+  ASSIGN_OR_RETURN(const KeyFilePart part, key_file_part(arguments, "", diagnostics));
   if (std::optional<std::string> path = arguments.value("key-file")) {
-    RETURN_IF_ERROR(secrets.set_key_file(token, *path));
+    RETURN_IF_ERROR(secrets.set_key_file(token, *path, part));
   }
   if (secrets.has_shown_secret()) {
     fprintf(stderr,
@@ -147,7 +150,7 @@ Result<int> run_in_world(const Command& command, const Arguments& arguments,
                    world_options(command, arguments, environment, diagnostics));
   ASSIGN_OR_RETURN(luks::VolumeSettings settings, volume_settings(arguments, diagnostics));
   SecretTable secrets(diagnostics);
-  RETURN_IF_ERROR(read_secrets(secrets, arguments));
+  RETURN_IF_ERROR(read_secrets(secrets, arguments, diagnostics));
   Stop stop;
   settings.kdf_limits.stop = stop.stop.token();
   RETURN_IF_ERROR(stop.start(command));

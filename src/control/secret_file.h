@@ -6,6 +6,7 @@
 // none, as cryptsetup has it.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "base/blocking.h"
@@ -16,10 +17,16 @@ namespace ringdisk {
 
 class Diagnostics;
 
+// What of a file is the secret; --keyfile-offset and --keyfile-size of cryptsetup.
+struct KeyFilePart {
+  uint64_t offset = 0;           // in bytes; what cannot be sought in (a pipe) is read up to there
+  std::optional<uint64_t> size;  // nullopt: to the end. The file has to have it all.
+};
+
 // Files hold no more than that (cryptsetup's limit of key files).
 inline constexpr size_t kSecretFileBytesMax = 8 << 20;
 
 Result<SecretBytes> read_secret_file(Blocking token, const std::string& path,
-                                     Diagnostics& diagnostics);
+                                     Diagnostics& diagnostics, KeyFilePart part = {});
 
 }  // namespace ringdisk

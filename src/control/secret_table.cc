@@ -30,8 +30,8 @@ Result<void> SecretTable::add_object(Blocking token, std::string_view text) {
   return {};
 }
 
-Result<void> SecretTable::set_key_file(Blocking token, const std::string& path) {
-  ASSIGN_OR_RETURN(SecretBytes secret, read_secret_file(token, path, diagnostics_));
+Result<void> SecretTable::set_key_file(Blocking token, const std::string& path, KeyFilePart part) {
+  ASSIGN_OR_RETURN(SecretBytes secret, read_secret_file(token, path, diagnostics_, part));
   key_file_ = std::make_shared<const SecretBytes>(std::move(secret));
   return {};
 }
@@ -57,6 +57,13 @@ Task<SecretBytes> SecretTable::ask_once(std::string question) {
   if (!pool_) co_return Error::of(ErrorKind::kNotFound, "ask for a passphrase");
   auto ask = [&](Blocking token) { return ask_at_terminal(token, terminal_, question, *stopped_); };
   co_return co_await run_blocking(*pool_, ask);
+}
+
+Task<bool> SecretTable::confirm(std::string question) {
+  Result<SecretBytes> answer = co_await ask_once(question + " (type YES) ").result();
+  if (answer.ok()) co_return as_text(std::as_const(answer.value()).bytes()) == "YES";
+  if (answer.error().kind == ErrorKind::kInvalid) co_return false;  // nothing was entered
+  co_return answer.error();
 }
 
 Task<SharedSecret> SecretTable::ask(const SecretWish& wish) {

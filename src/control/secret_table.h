@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "block/secret_source.h"
+#include "control/secret_file.h"
 #include "control/terminal_prompt.h"
 
 namespace ringdisk {
@@ -28,7 +29,7 @@ class SecretTable final : public SecretSource {
 
   // What --object and --key-file say.
   Result<void> add_object(Blocking token, std::string_view text);
-  Result<void> set_key_file(Blocking token, const std::string& path);
+  Result<void> set_key_file(Blocking token, const std::string& path, KeyFilePart part = {});
   // A secret stood on the command line itself, where other users of the machine see it.
   bool has_shown_secret() const { return has_shown_secret_; }
 
@@ -40,6 +41,9 @@ class SecretTable final : public SecretSource {
   }
 
   Task<SharedSecret> find(SecretWish wish) override;
+  // Whether the person at the terminal answers `question` with YES, which is not shown. kNotFound:
+  // there is no terminal.
+  Task<bool> confirm(std::string question);
 
  private:
   Task<SharedSecret> ask(const SecretWish& wish);

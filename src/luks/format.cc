@@ -62,15 +62,9 @@ Luks1Header luks1_header_of(const FormatRequest& request, const FormatPlaces& pl
 
 // Key material of an earlier header goes; what was never written stays so. The front, which the new
 // header covers, has been invalidated.
-Task<void> wipe_written(const World& world, HeaderWindow window, ByteCount header_end) {
-  HostRange rest =
-      HostRange::between(HostOffset(kLuks2BinaryBytes), HostOffset(header_end.value()));
-  while (!rest.empty()) {
-    const StorageExtent extent = co_await window.find_extent(rest);
-    const HostRange here(rest.offset, extent.length);
-    if (!extent.zero) co_await wipe_area(world, window, here);
-    rest = HostRange::between(here.end(), rest.end());
-  }
+Task<void> wipe_material(const World& world, HeaderWindow window, ByteCount header_end) {
+  const HostOffset begin(kLuks2BinaryBytes), end(header_end.value());
+  co_await wipe_written(world, window, HostRange::between(begin, end));
 }
 
 // Room for the whole header, and zeros where the next key slots will lie, in a storage that is
@@ -92,7 +86,7 @@ Task<void> make_room(const World& world, HeaderWindow window, ByteCount header_e
 Task<void> clear_place(const World& world, HeaderWindow window, ByteCount header_end) {
   co_await make_room(world, window, header_end);
   co_await invalidate_header(world, window);
-  co_await wipe_written(world, window, header_end);
+  co_await wipe_material(world, window, header_end);
 }
 
 Task<LuksHeader> write_luks1(const World& world, HeaderWindow window, const FormatRequest& request,

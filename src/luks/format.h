@@ -50,6 +50,7 @@ Task<LuksVolume> format_luks(const World& world, HeaderWindow window, FormatRequ
 
 // A random (version 4) UUID as text.
 Result<std::string> make_uuid();
+inline constexpr const char* kExampleUuid = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
 // Eight, four, four, four, twelve hexadecimal digits.
 bool is_uuid(std::string_view text);
 

@@ -70,8 +70,7 @@ Result<void> Planner::judge_cipher() const {
 
 Result<void> Planner::judge_texts() const {
   if (!request_.uuid.empty() && !is_uuid(request_.uuid)) {
-    return refusal_.invalid("'" + request_.uuid +
-                            "' is no UUID, such as 6ba7b810-9dad-41d1-80b4-00c04fd430c8");
+    return refusal_.invalid("'" + request_.uuid + "' is no UUID, such as " + kExampleUuid);
   }
   if (request_.label.size() > kLabelBytesMax || request_.subsystem.size() > kLabelBytesMax) {
     return refusal_.invalid("a label has at most " + std::to_string(kLabelBytesMax) + " bytes");

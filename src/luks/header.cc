@@ -281,6 +281,13 @@ Task<void> repair_header(const World& world, HeaderWindow window, LuksHeader& he
   luks2.is_overwritten = false;
 }
 
+Task<VolumeFacts> ready_for_change(const World& world, HeaderWindow window, LuksHeader& header) {
+  VolumeFacts facts = co_await supported_facts(world, window, header);
+  co_await check_not_overwritten(world, window, header);
+  co_await repair_header(world, window, header);
+  co_return std::move(facts);
+}
+
 Task<void> write_luks2_header(const World& world, HeaderWindow window, Luks2Header& header) {
   CHECK(!header.bad_copy);
   const Refusal refusal = window.refusal(world);

@@ -75,6 +75,9 @@ void warn_of_damage(const World& world, const HeaderWindow& window, const LuksHe
 // nothing where both are right. Whatever is_overwritten says: that is for the caller to ask.
 Task<void> repair_header(const World& world, HeaderWindow window, LuksHeader& header);
 
+// Before a change: both copies are right afterwards. kUnsupported, kCorrupt, kDenied as above.
+Task<VolumeFacts> ready_for_change(const World& world, HeaderWindow window, LuksHeader& header);
+
 // The changed header to the disk: for LUKS2 with the next sequence number, both copies one after
 // the other, durable in the end; `json` has been changed, and metadata is read from it again. The
 // copies are both right before (repair_header).

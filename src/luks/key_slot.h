@@ -42,10 +42,12 @@ Result<void> check_kdf_limits(const KdfParameters& kdf, const KdfLimits& limits,
 
 Result<void> derive_key(const KdfParameters& kdf, Bytes passphrase, MutableBytes target);
 
+inline constexpr uint32_t kUsualPriority = 1;
+
 struct KeySlot {
   uint32_t number = 0;
   // LUKS2: 0 is left out unless it is asked for, 2 is tried first.
-  uint32_t priority = 1;
+  uint32_t priority = kUsualPriority;
   KdfParameters kdf;
   CipherSpec area_cipher;
   size_t area_key_bytes = 0;

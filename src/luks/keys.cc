@@ -135,4 +135,11 @@ Task<void> kill_slot(const World& world, HeaderWindow window, uint32_t slot,
   co_await edit.remove(slot);
 }
 
+Task<uint32_t> erase_keys(const World& world, HeaderWindow window) {
+  SlotEdit edit(world, window);
+  co_await edit.begin();
+  const uint32_t removed = co_await edit.remove_all();
+  co_return removed;
+}
+
 }  // namespace ringdisk::luks

@@ -38,4 +38,9 @@ Task<uint32_t> remove_key(const World& world, HeaderWindow window, Unlock with, 
 Task<void> kill_slot(const World& world, HeaderWindow window, uint32_t slot,
                      std::optional<Unlock> proof, bool may_be_last);
 
+// Removes all key slots, and overwrites all key material: nobody reads the disk any more, but with
+// a backup of the header. Gives how many there were. After a crash those that are named open
+// still, and doing it again finishes what was left.
+Task<uint32_t> erase_keys(const World& world, HeaderWindow window);
+
 }  // namespace ringdisk::luks

@@ -21,6 +21,7 @@ namespace ringdisk::luks {
 inline constexpr std::string_view kMagic = "LUKS\xba\xbe";
 inline constexpr size_t kLuks1HeaderBytes = 592;
 inline constexpr uint32_t kLuks1Slots = 8;
+inline constexpr uint64_t kLuks1AreasBegin = 4096;
 inline constexpr size_t kLuks1SaltBytes = 32, kLuks1DigestBytes = 20;
 inline constexpr size_t kUuidFieldBytes = 40;
 

@@ -45,7 +45,7 @@ Json slot_object(const KeySlot& slot) {
   object.set("af", std::move(af));
   object.set("area", std::move(area));
   object.set("kdf", kdf_object(slot.kdf));
-  if (slot.priority != 1) object.set("priority", Json::of_number(slot.priority));
+  if (slot.priority != kUsualPriority) object.set("priority", Json::of_number(slot.priority));
   return object;
 }
 
@@ -89,6 +89,22 @@ void forget_slot(Json& json, std::string_view section, std::string_view number) 
   }
 }
 
+// Those that are of nothing any more once `number`, which is still in their lists, goes.
+void forget_unused_digests(Json& json, std::string_view number) {
+  Json& digests = *json.find("digests");
+  std::vector<std::string> unused;
+  for (size_t i = 0; i < digests.items.size(); ++i) {
+    const Json *slots = digests.items[i].find("keyslots"),
+               *segments = digests.items[i].find("segments");
+    const bool is_of_slot_alone =
+        slots != nullptr && slots->items.size() == 1 && slots->items.front().as_text() == number;
+    if (is_of_slot_alone && segments != nullptr && segments->items.empty()) {
+      unused.push_back(digests.keys[i]);
+    }
+  }
+  for (const std::string& key : unused) digests.erase(key);
+}
+
 }  // namespace
 
 Json new_luks2_document(const VolumeFacts& facts, uint64_t header_bytes, uint64_t slot_area_bytes) {
@@ -115,9 +131,19 @@ void put_key_slot(Json& json, const KeySlot& slot, uint32_t digest) {
   named.items.push_back(Json::of_text(number));
 }
 
+void set_slot_priority(Json& json, uint32_t number, uint32_t priority) {
+  Json& slot = *json.find("keyslots")->find(std::to_string(number));
+  if (priority == kUsualPriority) {
+    slot.erase("priority");
+  } else {
+    slot.set("priority", Json::of_number(priority));
+  }
+}
+
 void remove_key_slot(Json& json, uint32_t number) {
   const std::string text = std::to_string(number);
   json.find("keyslots")->erase(text);
+  forget_unused_digests(json, text);
   forget_slot(json, "digests", text);
   forget_slot(json, "tokens", text);
 }

@@ -15,7 +15,11 @@ Json new_luks2_document(const VolumeFacts& facts, uint64_t header_bytes, uint64_
 // Adds the slot, or puts it in the place of the one with its number, for digest `digest`.
 void put_key_slot(Json& json, const KeySlot& slot, uint32_t digest);
 
-// Takes the slot away, and out of every list that names it.
+// The slot is there. As cryptsetup has it, the usual priority is not written down.
+void set_slot_priority(Json& json, uint32_t number, uint32_t priority);
+
+// Takes the slot away, and out of every list that names it; a digest that was of its key alone goes
+// with it.
 void remove_key_slot(Json& json, uint32_t number);
 
 // The first gap between the areas of all slots that has `bytes`; nullopt: there is none.

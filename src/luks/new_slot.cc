@@ -81,4 +81,13 @@ Task<void> wipe_area(const World& world, HeaderWindow window, HostRange area) {
   co_await window.flush();
 }
 
+Task<void> wipe_written(const World& world, HeaderWindow window, HostRange range) {
+  while (!range.empty()) {
+    const StorageExtent extent = co_await window.find_extent(range);
+    const HostRange here(range.offset, extent.length);
+    if (!extent.zero) co_await wipe_area(world, window, here);
+    range = HostRange::between(here.end(), range.end());
+  }
+}
+
 }  // namespace ringdisk::luks

@@ -29,4 +29,7 @@ Task<void> write_material(const World& world, HeaderWindow window, const NewSlot
 // Overwrites an area that no header names any more, with random bytes and durably.
 Task<void> wipe_area(const World& world, HeaderWindow window, HostRange area);
 
+// Likewise what of `range` was ever written to: holes stay holes.
+Task<void> wipe_written(const World& world, HeaderWindow window, HostRange range);
+
 }  // namespace ringdisk::luks

@@ -3,6 +3,7 @@
 // was; LUKS2 has two, of which one is always right.
 #include "luks/slot_edit.h"
 
+#include "luks/backup.h"
 #include "luks/luks2_document.h"
 
 namespace ringdisk::luks {
@@ -10,10 +11,8 @@ namespace ringdisk::luks {
 Task<void> SlotEdit::begin() {
   LuksHeader header = co_await read_header(world_, window_);
   header_ = std::move(header);
-  VolumeFacts facts = co_await supported_facts(world_, window_, header_);
+  VolumeFacts facts = co_await ready_for_change(world_, window_, header_);
   facts_ = std::move(facts);
-  co_await check_not_overwritten(world_, window_, header_);
-  co_await repair_header(world_, window_, header_);
 }
 
 bool SlotEdit::is_used(uint32_t number) const {
@@ -132,6 +131,42 @@ Task<void> SlotEdit::remove_luks2(uint32_t number) {
   remove_key_slot(header.json, number);
   co_await write_luks2_header(world_, window_, header);
   co_await wipe_area(world_, window_, area);
+}
+
+Task<uint32_t> SlotEdit::remove_all() {
+  uint32_t removed = 0;
+  for (uint32_t number = 0; number < facts_.slots_max; ++number) {
+    if (!is_used(number)) continue;
+    ++removed;
+    if (header_.luks2) remove_key_slot(header_.luks2->json, number);
+  }
+  if (header_.luks2) {
+    co_await write_luks2_header(world_, window_, *header_.luks2);
+    const HostOffset areas(2 * header_.luks2->binary.header_bytes);
+    co_await wipe_from(areas);
+    co_return removed;
+  }
+  for (Luks1Slot& slot : header_.luks1->slots) {
+    slot.is_active = false;
+    slot.odd_state.reset();
+  }
+  co_await write_luks1_header(world_, window_, *header_.luks1);
+  const HostOffset areas(kLuks1AreasBegin);
+  co_await wipe_from(areas);
+  for (Luks1Slot& slot : header_.luks1->slots) {
+    slot.iterations = 0;
+    slot.salt = {};
+  }
+  co_await write_luks1_header(world_, window_, *header_.luks1);
+  co_return removed;
+}
+
+// To the header's end; the areas of slots that were removed before as well, and what a crash left
+// of such a removal.
+Task<void> SlotEdit::wipe_from(HostOffset begin) {
+  const uint64_t end = std::min(header_extent(header_).value(), window_.size().value());
+  if (end <= begin.value()) co_return;
+  co_await wipe_written(world_, window_, HostRange::between(begin, HostOffset(end)));
 }
 
 Task<void> SlotEdit::move(uint32_t from, uint32_t to) {

@@ -29,6 +29,9 @@ class SlotEdit {
   Task<void> put(const NewSlot& made);
   // Takes it away, then wipes its material.
   Task<void> remove(uint32_t number);
+  // Takes all away at once, also those of other keys and of other types, then overwrites all places
+  // of material that were ever written to. Gives how many there were.
+  Task<uint32_t> remove_all();
   // LUKS1: the slot `from` gets the number `to`, which is free. It opens at every moment.
   Task<void> move(uint32_t from, uint32_t to);
 
@@ -41,6 +44,7 @@ class SlotEdit {
   Task<void> put_luks2(const NewSlot& made);
   Task<void> remove_luks1(uint32_t number);
   Task<void> remove_luks2(uint32_t number);
+  Task<void> wipe_from(HostOffset begin);
   // Makes slot `number` count, which a crash half-way leaves free.
   Task<void> enable_luks1(uint32_t number, Luks1Slot slot);
 
