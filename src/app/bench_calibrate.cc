@@ -13,10 +13,14 @@ namespace {
 double microseconds(Duration duration) { return static_cast<double>(duration.count()) / 1e3; }
 
 std::string cipher_line(const CipherCost& cost) {
-  char line[128];
-  snprintf(line, sizeof line, "%-32s %-8s %6.2f GB/s   in place up to %llu KiB\n",
-           cost.cipher.c_str(), cost.kernel.c_str(), 1 / cost.ns_per_byte,
-           static_cast<unsigned long long>(cost.in_place_bytes / limits::kKiB));
+  char line[160];
+  auto kib = [](const CipherCost::Way& way) {
+    return static_cast<unsigned long long>(way.in_place_bytes / limits::kKiB);
+  };
+  snprintf(line, sizeof line,
+           "%-32s %-8s reads %6.2f GB/s, in place up to %3llu KiB; writes %6.2f GB/s, %3llu KiB\n",
+           cost.cipher.c_str(), cost.kernel.c_str(), 1 / cost.decrypt.ns_per_byte,
+           kib(cost.decrypt), 1 / cost.encrypt.ns_per_byte, kib(cost.encrypt));
   return line;
 }
 

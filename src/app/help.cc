@@ -16,7 +16,7 @@ constexpr std::array<OptionSpec, 12> kGlobalOptions = {{
     {'v', "verbose", "", "say more on standard error; twice: still more"},
     {0, "threads", "N", "use N cores (default: all that the process may use)"},
     {0, "allow-path", "DIR", "images may name backing and data files below DIR (repeatable)"},
-    {0, "cpu-features", "KERNEL", "AES by auto (default), none, aesni, vaes256 or vaes512"},
+    {0, "cpu-features", "KERNEL", "AES by auto (default), none (OpenSSL), aesni, vaes256, vaes512"},
     {0, "object", "SECRET",
      "secret,id=ID,file=PATH[,format=base64]: for key-secret=ID (repeatable)"},
     {0, "kdf-memory-max", "SIZE", "memory that a LUKS header may ask for, a derivation (4G)"},

@@ -24,6 +24,18 @@ constexpr std::array<Tried, 3> kTried = {{
     {"aes-cbc-essiv:sha256", 32, "aes-cbc-essiv:sha256, 256 bits"},
 }};
 
+template <class Work>
+CipherCost::Way measure_way(const Clock& clock, Work work) {
+  CipherCost::Way way;
+  const Duration quickest = measure_quickest(kRounds, clock, work);
+  way.ns_per_byte = static_cast<double>(quickest.count()) / double{kBytes};
+  if (way.ns_per_byte > 0) {
+    way.in_place_bytes =
+        static_cast<uint64_t>(static_cast<double>(kInPlaceNsMax) / way.ns_per_byte);
+  }
+  return way;
+}
+
 Result<CipherCost> measure(const Tried& tried, CpuFeatures features, const Clock& clock) {
   std::array<std::byte, 64> key;
   for (size_t i = 0; i < key.size(); ++i) key[i] = static_cast<std::byte>(i);
@@ -32,16 +44,11 @@ Result<CipherCost> measure(const Tried& tried, CpuFeatures features, const Clock
       const std::unique_ptr<SectorCipher> cipher,
       make_sector_cipher(spec, Bytes(key).first(tried.key_bytes), kSectorSizeMin, features));
   std::vector<std::byte> memory(kBytes);
-  auto work = [&] { return cipher->decrypt(0, memory, memory).ok(); };
-  const Duration quickest = measure_quickest(kRounds, clock, work);
   CipherCost cost;
   cost.cipher = tried.name;
   cost.kernel = cipher->kernel();
-  cost.ns_per_byte = static_cast<double>(quickest.count()) / double{kBytes};
-  if (cost.ns_per_byte > 0) {
-    cost.in_place_bytes =
-        static_cast<uint64_t>(static_cast<double>(kInPlaceNsMax) / cost.ns_per_byte);
-  }
+  cost.decrypt = measure_way(clock, [&] { return cipher->decrypt(0, memory, memory).ok(); });
+  cost.encrypt = measure_way(clock, [&] { return cipher->encrypt(0, memory, memory).ok(); });
   return cost;
 }
 

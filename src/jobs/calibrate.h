@@ -16,8 +16,12 @@ namespace ringdisk {
 struct CipherCost {
   std::string cipher;  // "aes-xts-plain64, 256 bits"
   std::string kernel;  // "vaes512", …, "openssl"
-  double ns_per_byte = 0;
-  uint64_t in_place_bytes = 0;  // up to here nobody is asked to help
+  // Of reads and of writes: in cbc the latter cost several times as much.
+  struct Way {
+    double ns_per_byte = 0;
+    uint64_t in_place_bytes = 0;  // up to here nobody is asked to help
+  };
+  Way decrypt, encrypt;
 };
 
 struct Calibration {

@@ -27,6 +27,12 @@
 
 namespace ringdisk::luks {
 
+// Nanoseconds a byte. In modes that chain sectors' blocks (cbc) enciphering cannot run ahead, and
+// takes several times as long as deciphering.
+struct CipherTimes {
+  double decrypt = 0, encrypt = 0;
+};
+
 struct LuksViewOptions {
   std::shared_ptr<const SectorCipher> cipher;
   ByteCount payload_offset;               // a multiple of 512
@@ -36,12 +42,12 @@ struct LuksViewOptions {
   // Who may take part in what one shard has to cipher; none: each does its own.
   std::span<Shard* const> shards;
   // What ciphering a byte takes here (measure_cipher); decides what is worth handing over.
-  double ns_per_byte = 0;
+  CipherTimes ns_per_byte;
   std::optional<Error> error_beyond_end;  // StorageLimits; none: zeros
 };
 
-// Nanoseconds a byte, by ciphering a little; at most a millisecond.
-double measure_cipher(const SectorCipher& cipher, const Clock& clock);
+// By ciphering a little; at most two milliseconds.
+CipherTimes measure_cipher(const SectorCipher& cipher, const Clock& clock);
 
 class LuksView final : public StorageNode {
  public:

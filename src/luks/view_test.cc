@@ -75,7 +75,7 @@ Task<std::unique_ptr<StorageNode>> open_fixed(const World&, ByteCount size) {
 // Every cipher work is worth handing over: 40 us for 4 KiB.
 LuksViewOptions offloading(const World& world, LuksViewOptions options) {
   options.shards = world.shards;
-  options.ns_per_byte = 10;
+  options.ns_per_byte = {10, 10};
   return options;
 }
 Task<std::unique_ptr<StorageNode>> open_offloading(const World& world, ByteCount size) {

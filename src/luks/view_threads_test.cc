@@ -23,7 +23,7 @@ std::unique_ptr<SharedStorage> open_view(const World& world, const char* spec, s
   LuksViewOptions options;
   options.cipher = make_sector_cipher(CipherSpec::parse(spec).value(), key, 512, features).value();
   options.shards = world.shards;
-  options.ns_per_byte = 10;  // so that others help with little already
+  options.ns_per_byte = {10, 10};  // so that others help with little already
   auto child = std::make_unique<SharedStorage>(
       std::make_unique<MemNode>("mem", 1, ByteCount(4 * kShareBytes)));
   return std::make_unique<SharedStorage>(std::make_unique<LuksView>(std::move(child), options));
