@@ -11,6 +11,9 @@
   }
 
 RINGDISK_SANITIZER_OPTIONS(__asan_default_options,
-                           "detect_stack_use_after_return=1:check_initialization_order=1")
+                           "detect_stack_use_after_return=1:check_initialization_order=1:"
+                           "allocator_may_return_null=1")
 RINGDISK_SANITIZER_OPTIONS(__ubsan_default_options, "print_stacktrace=1:halt_on_error=1")
-RINGDISK_SANITIZER_OPTIONS(__tsan_default_options, "halt_on_error=1:second_deadlock_stack=1")
+RINGDISK_SANITIZER_OPTIONS(__tsan_default_options,
+                           "halt_on_error=1:second_deadlock_stack=1:"
+                           "allocator_may_return_null=1")

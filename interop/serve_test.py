@@ -105,6 +105,14 @@ class Service(ServiceCase):
             listed = peers.nbdinfo(uri, "--list")["exports"]
         self.assertEqual([export["export-name"] for export in listed], ["disk.raw", "other.raw"])
 
+    def test_any_number_of_exports_is_listed(self):
+        names = [f"export{i}" for i in range(200)]
+        server, uri = self.serve_tcp([self.image] * 200, "--read-only",
+                                     *(f"--name={name}" for name in names))
+        with server:
+            listed = peers.nbdinfo(uri, "--list")["exports"]
+        self.assertEqual([export["export-name"] for export in listed], names)
+
     def test_several_addresses_are_served_and_named(self):
         server = peers.Server([peers.ringdisk_path(), "serve", self.image, "-f", "raw",
                                "--nbd", f"unix:{self.socket}", "--nbd", "tcp:127.0.0.1:0"],

@@ -2,12 +2,16 @@
 """What whoever starts ringdisk may have left it with: standard streams that are closed or full, a
 limit on the size of files, few file descriptors."""
 import contextlib
+import errno
 import os
 import resource
+import socket
+import struct
 import subprocess
 import time
 
 import peers
+import serve_test
 
 MIB = 1 << 20
 
@@ -113,6 +117,66 @@ class Surroundings(peers.Case):
         self.assertEqual(done.returncode, 1)
         self.assertIn("File too large", done.stderr)
         self.assertFalse(target.exists())
+
+    def connect(self, socket_path, timeout_s=peers.READY_TIMEOUT_S):
+        """As far as the transmission phase; BlockingIOError where that takes too long."""
+        client = self.enterContext(socket.socket(socket.AF_UNIX))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", timeout_s, 0))
+        client.connect(str(socket_path))
+        serve_test.export_name_handshake(client)
+        return client
+
+    def test_without_memory_clients_get_an_answer_and_the_server_lives_on(self):
+        socket_path = self.directory / "nbd.sock"
+        try:
+            server = peers.Server([peers.ringdisk_path(), "serve", self.image, "--nbd",
+                                   f"unix:{socket_path}"], socket_path,
+                                  ready_line="ringdisk: ready",
+                                  preexec=limit(resource.RLIMIT_AS, 512 * MIB))
+        except peers.PeerFailed as failed:
+            self.skipTest(f"a build that wants more memory: {failed}")
+        reads, length = 15, 4 * MIB
+        with server:
+            clients = [self.connect(socket_path) for _ in range(20)]
+            for client in clients:
+                client.sendall(serve_test.read_requests(reads, length))
+            errors = [self.take_replies(client, reads, length) for client in clients]
+            self.assertEqual(set().union(*errors), {0, errno.ENOMEM})
+            clients[0].sendall(serve_test.read_requests(1, length))
+            self.assertEqual(self.take_replies(clients[0], 1, length), {0})
+
+    def take_replies(self, client, count, length):
+        """The errors of simple replies to reads of an empty disk."""
+        errors = set()
+        for _ in range(count):
+            error = struct.unpack(">IIQ", client.recv(16, socket.MSG_WAITALL))[1]
+            errors.add(error)
+            if error == 0:
+                self.assertEqual(client.recv(length, socket.MSG_WAITALL), bytes(length))
+        return errors
+
+    def test_without_file_descriptors_idle_clients_give_way_and_the_log_stays_short(self):
+        socket_path = self.directory / "nbd.sock"
+        server = peers.Server([peers.ringdisk_path(), "serve", self.image, "--nbd",
+                               f"unix:{socket_path}"], socket_path, ready_line="ringdisk: ready",
+                              preexec=limit(resource.RLIMIT_NOFILE, 40))
+        with server:
+            idle = []
+            for _ in range(60):
+                idle.append(self.enterContext(socket.socket(socket.AF_UNIX)))
+                idle[-1].connect(str(socket_path))
+            settled = [self.connect(socket_path)]
+            with contextlib.suppress(BlockingIOError):
+                while True:  # until there are descriptors for no more
+                    settled.append(self.connect(socket_path, timeout_s=1))
+            self.assertGreater(len(settled), 10)
+            for client in settled:
+                client.sendall(serve_test.read_requests(1, 512))
+                self.assertEqual(self.take_replies(client, 1, 512), {0})
+            lines = [line for line in server.log().splitlines() if "cannot accept" in line]
+            self.assertEqual(len(lines), 1, server.log())
+            settled.pop().close()
+            self.connect(socket_path)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ Task<void> Access::read_backing(GuestOffset offset, MutableBuffers target) {
 // One or more compressed clusters; `target` may begin and end within one.
 Task<void> Access::read_compressed_piece(GuestOffset offset, MutableBuffers target) {
   const uint64_t cluster = node_.format().limits().cluster_size.value();
-  Buffer bounce = shard_.buffers().take(cluster);
+  Buffer bounce = co_await shard_.buffers().try_take(cluster);
   MutableBytes whole = bounce.first(cluster);
   for (size_t done = 0; done < target.size();) {
     GuestOffset at = offset + ByteCount(done);

@@ -115,7 +115,7 @@ Task<void> Access::fill_allocation(const Allocation& allocation, ConstBuffers so
   }
   const auto head_size = static_cast<size_t>(head.length.value());
   const auto tail_size = static_cast<size_t>(tail.length.value());
-  Buffer edges = shard_.buffers().take(head_size + tail_size);
+  Buffer edges = co_await shard_.buffers().try_take(head_size + tail_size);
   MutableBytes head_bytes = edges.bytes().first(head_size);
   MutableBytes tail_bytes = edges.bytes().subspan(head_size, tail_size);
   co_await read_edge(head, head_bytes);
@@ -230,7 +230,7 @@ Task<void> Access::zero_edge(GuestRange range, ZeroOptions options) {
 Task<void> Access::write_out_zeroes(GuestRange range) {
   const auto piece_max =
       static_cast<size_t>(std::min(range.length.value(), limits::kBouncePieceBytesMax));
-  Buffer zeroes = shard_.buffers().take(piece_max);
+  Buffer zeroes = co_await shard_.buffers().try_take(piece_max);
   fill_zero(zeroes.first(piece_max));
   while (!range.empty()) {
     const auto piece = static_cast<size_t>(std::min<uint64_t>(range.length.value(), piece_max));

@@ -101,7 +101,7 @@ Task<void> StorageAccess::read_padded(HostOffset offset, MutableBuffers target) 
 // size).
 Task<void> StorageAccess::read_block_run(HostOffset offset, MutableBuffers target) {
   HostRange blocks = HostRange(offset, ByteCount(target.size())).widened(limits_.block_size);
-  Buffer bounce = shard_.buffers().take(blocks.length.value());
+  Buffer bounce = co_await shard_.buffers().try_take(blocks.length.value());
   MutableBytes whole = bounce.first(blocks.length.value());
   co_await queue_->read(blocks.offset, MutableBuffers(whole));
   const size_t lead = static_cast<size_t>((offset - blocks.offset).value());
@@ -156,7 +156,7 @@ Task<void> StorageAccess::write_block_run(HostOffset offset, ConstBuffers source
   const uint32_t block = limits_.block_size;
   HostRange asked(offset, ByteCount(source.size()));
   HostRange blocks = asked.widened(block);
-  Buffer bounce = shard_.buffers().take(blocks.length.value());
+  Buffer bounce = co_await shard_.buffers().try_take(blocks.length.value());
   MutableBytes whole = bounce.first(blocks.length.value());
   const size_t lead = static_cast<size_t>((offset - blocks.offset).value());
   const bool cut_first = lead != 0;
@@ -213,7 +213,7 @@ Task<void> StorageAccess::zero_with_edges(HostRange range, ZeroOptions options) 
 // Less than a block at an edge, or within one or two blocks. The caller holds the lock.
 Task<void> StorageAccess::write_out_zeroes(HostRange range, bool fua) {
   const size_t length = static_cast<size_t>(range.length.value());
-  Buffer zeroes = shard_.buffers().take(length);
+  Buffer zeroes = co_await shard_.buffers().try_take(length);
   fill_zero(zeroes.first(length));
   WriteOptions options;
   options.fua = fua;

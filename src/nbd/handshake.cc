@@ -79,8 +79,10 @@ Export* Handshake::find_export(std::string_view name) const {
 Task<Negotiated> Handshake::run(CancelToken token) {
   token_ = token;
   co_await greet();
-  for (uint32_t options = 0; !ended_; ++options) {
-    if (options == limits::kNbdHandshakeOptionsMax) {
+  const uint64_t options_max =
+      limits::kNbdHandshakeOptionsMax + limits::kNbdOptionsPerExportMax * exports_.size();
+  for (uint64_t options = 0; !ended_; ++options) {
+    if (options == options_max) {
       co_return violation("the client negotiates without end");
     }
     co_await answer_next();

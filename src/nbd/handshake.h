@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Handshake: the server's side of fixed newstyle negotiation (doc/proto.md, "Handshake"). The
 // client asks options one after another, until EXPORT_NAME or GO begins the transmission, ABORT
-// ends the connection, or a bound is reached: options in all (limits::kNbdHandshakeOptionsMax),
-// bytes of one option, and time, which is the caller's affair.
+// ends the connection, or a bound is reached: options in all (limits::kNbdHandshakeOptionsMax and
+// some for each export, which a client that lists asks about one by one), bytes of one option, and
+// time, which is the caller's affair.
 //
 //   greeting ──> client flags ──> option ──> replies ──> … ──> GO: transmission | ABORT: end
 //

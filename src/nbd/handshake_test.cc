@@ -233,7 +233,9 @@ TEST(HandshakeTest, AFailedSelectionUndoesTheOneBefore) { serve(&reselect_nothin
 Task<void> negotiate_without_end(TestBench& bench) {
   std::unique_ptr<TestClient> client = co_await bench.connect();
   co_await client->greet();
-  for (uint32_t i = 0; i < limits::kNbdHandshakeOptionsMax; ++i) {
+  constexpr uint32_t kOptionsMax =
+      limits::kNbdHandshakeOptionsMax + limits::kNbdOptionsPerExportMax;  // of one export
+  for (uint32_t i = 0; i < kOptionsMax; ++i) {
     Answers answers = co_await client->ask(3, "");
     EXPECT_EQ(answers.back().type, 1u);
   }

@@ -88,7 +88,7 @@ Task<void> trim(DeviceQueue& queue, const RequestHeader& header) {
 
 // Brings the range into whatever caches there are below by reading it, in pieces of bounded memory.
 Task<void> cache(DeviceQueue& queue, const RequestHeader& header) {
-  Buffer buffer = Shard::current().buffers().take(kCachePieceBytes);
+  Buffer buffer = co_await Shard::current().buffers().try_take(kCachePieceBytes);
   for (uint64_t done = 0; done < header.length;) {
     uint64_t length = std::min<uint64_t>(header.length - done, kCachePieceBytes);
     MutableBytes target = buffer.first(length);

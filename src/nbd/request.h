@@ -77,9 +77,11 @@ struct Request : ListLink {
         .subspan(context * each, each);
   }
   void set_outcome(const Result<void>& done) {
-    if (done.ok()) return;
-    error = wire_error_of(done.error(), (header.flags & kCommandFastZero) != 0);
-    message = name_of(done.error().kind);
+    if (!done.ok()) set_outcome(done.error());
+  }
+  void set_outcome(const Error& failed) {
+    error = wire_error_of(failed, (header.flags & kCommandFastZero) != 0);
+    message = name_of(failed.kind);
   }
 };
 

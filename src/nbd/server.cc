@@ -3,7 +3,9 @@
 #include "nbd/server.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <string>
+#include <utility>
 
 #include "base/diagnostics.h"
 #include "base/log.h"
@@ -20,6 +22,11 @@ constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
 constexpr Duration kSilentDrain = std::chrono::milliseconds(300);
 // Clients that break the rules must not fill a disk with what is said of them.
 constexpr Duration kComplaintsPeriod = std::chrono::seconds(1);
+
+// A connection less would help.
+bool is_out_of_files(const Error& error) {
+  return error.errno_value == EMFILE || error.errno_value == ENFILE;
+}
 
 }  // namespace
 
@@ -124,14 +131,23 @@ Task<void> Server::tell_of_waiting() {
 }
 
 Task<void> Server::accept_loop(Scope& scope, Listener& listener, CancelToken stop) {
+  bool is_said = false;
   while (!stop.is_cancelled()) {
     Result<std::unique_ptr<Connection>> accepted = co_await listener.accept(stop).result();
     if (accepted.ok()) {
+      is_said = false;
       co_await admit(scope, std::move(accepted).value());
       continue;
     }
     if (stop.is_cancelled()) break;
-    world_.log.warning("cannot accept: " + world_.diagnostics.describe(accepted.error()));
+    bool has_room = false;
+    if (is_out_of_files(accepted.error())) has_room = co_await end_oldest();
+    if (has_room) continue;
+    if (!std::exchange(is_said, true)) {
+      complain(scope, LogLevel::kWarning,
+               "cannot accept clients, which wait until it can: " +
+                   world_.diagnostics.describe(accepted.error()));
+    }
     (void)co_await Shard::current().sleep(kAcceptPause, stop);
   }
 }
@@ -148,20 +164,27 @@ Task<void> Server::admit(Scope& scope, std::unique_ptr<Connection> connection) {
   scope.spawn(serve(scope, std::move(connection), least_used_side()));
 }
 
-// False: all places are taken by clients that have finished their handshake. Waits until the one
-// that gave way is gone, so that a crowd never has more than its places; that is soon, since a
-// handshake waits for nothing but its stream.
+// False: all places are taken by clients that have finished their handshake.
 Task<bool> Server::make_room() {
   while (connections_ >= options_.connections_max) {
-    std::shared_ptr<Place> revoked = revoke_oldest();
-    if (!revoked) co_return false;
-    auto end_there = [&revoked] {
-      revoked->revoked().cancel();
-      return Result<void>();
-    };
-    co_await revoked->shard().call(end_there);
-    co_await revoked->left().wait();
+    bool has_ended = co_await end_oldest();
+    if (!has_ended) co_return false;
   }
+  co_return true;
+}
+
+// Ends the connection that negotiates for the longest time; false: there is none. Waits until it is
+// gone, so that a crowd never has more than its places; that is soon, since a handshake waits for
+// nothing but its stream.
+Task<bool> Server::end_oldest() {
+  std::shared_ptr<Place> revoked = revoke_oldest();
+  if (!revoked) co_return false;
+  auto end_there = [&revoked] {
+    revoked->revoked().cancel();
+    return Result<void>();
+  };
+  co_await revoked->shard().call(end_there);
+  co_await revoked->left().wait();
   co_return true;
 }
 

@@ -35,7 +35,8 @@ namespace ringdisk::nbd {
 struct ServerOptions {
   std::vector<Address> addresses;  // at least one
   // A newcomer beyond them takes the place of the oldest that has not finished its handshake, or is
-  // closed at once where all have.
+  // closed at once where all have. Where file descriptors run out before, likewise, but that a
+  // newcomer waits where all have.
   uint32_t connections_max = limits::kNbdConnectionsMax;
   HandOverLimits hand_over;  // tests set their own
   // Told once how many clients a stop still waits for, a moment after it; on the home shard. May be
@@ -74,6 +75,7 @@ class Server {
   Task<void> accept_loop(Scope& scope, Listener& listener, CancelToken stop);
   Task<void> admit(Scope& scope, std::unique_ptr<Connection> connection);
   Task<bool> make_room();
+  Task<bool> end_oldest();
   std::shared_ptr<Place> revoke_oldest();
   Task<void> serve(Scope& scope, std::unique_ptr<Connection> connection, uint32_t index);
   Task<void> serve_here(Connection& connection, Place& place, ShardSide& side);

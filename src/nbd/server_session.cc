@@ -158,13 +158,23 @@ Task<void> ServerSession::receive_unfinished(Scope& scope) {
 
 Task<void> ServerSession::receive_payload(Request& request) {
   uint32_t length = request.header.length;
+  if (request.error == WireError::kNone) take_memory(request, length);
   if (request.error != WireError::kNone) {
     co_await input_.skip(length, reading_.token());
     co_return;
   }
-  request.buffer = shard_.buffers().take(length);
   co_await input_.receive_into(request.target(), reading_.token());
   request.source = request.target();
+}
+
+// Where there is none the client gets an answer, and the connection goes on.
+void ServerSession::take_memory(Request& request, uint64_t bytes) {
+  Result<Buffer> taken = shard_.buffers().try_take(bytes);
+  if (taken.ok()) {
+    request.buffer = std::move(taken).value();
+  } else {
+    request.set_outcome(taken.error());
+  }
 }
 
 // --- parsing -------------------------------------------------------------------------------------
@@ -261,9 +271,9 @@ void ServerSession::prepare(Request& request) {
     bool may_split = terms_.structured_replies && !contexts_.has_allocation();
     may_split = may_split && (header.flags & kCommandDf) == 0;
     request.seeks_holes = may_split && header.length >= kHoleSearchBytesMin;
-    if (header.length != 0) request.buffer = shard_.buffers().take(header.length);
+    if (header.length != 0) take_memory(request, header.length);
   } else if (is_right && header.command == Command::kBlockStatus) {
-    request.buffer = shard_.buffers().take(request.charged);
+    take_memory(request, request.charged);
     request.contexts = &contexts_;
   }
 }

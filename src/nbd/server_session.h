@@ -81,6 +81,7 @@ class ServerSession {
   Parsed parse_batch(Batch& batch);
   Parsed parse_request(const RequestHeader& header, Batch& batch);
   void prepare(Request& request);
+  void take_memory(Request& request, uint64_t bytes);
   void refuse(Request& request, const Verdict& verdict);
   Parsed violate(ErrorKind kind, std::string text);
   bool is_full(const Batch& batch);

@@ -212,7 +212,7 @@ Task<void> Qcow2Queue::read_subclusters(L2Entry entry, MutableBytes target) {
 
 Task<void> Qcow2Queue::read_stream(ClusterIndex guest, CompressedPlace place, MutableBytes target) {
   const auto length = static_cast<size_t>(place.length.value());
-  Buffer buffer = shard_.buffers().take(length);
+  Buffer buffer = co_await shard_.buffers().try_take(length);
   co_await storage_->read(place.offset, MutableBuffers(buffer.first(length)));
   Result<void> decompressed = decompress(buffer.first(length), target);
   if (decompressed.ok()) co_return;

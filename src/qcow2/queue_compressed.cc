@@ -15,7 +15,7 @@
 namespace ringdisk::qcow2 {
 
 Task<bool> Qcow2Queue::write_compressed(GuestOffset at, Bytes cluster, CompressOptions options) {
-  Buffer buffer = shard_.buffers().take(image_.geometry.cluster_size());
+  Buffer buffer = co_await shard_.buffers().try_take(image_.geometry.cluster_size());
   const size_t size = co_await compress(cluster, buffer.bytes(), options.level);
   if (size == 0) co_return false;
   const Bytes stream = buffer.first(size);
@@ -49,7 +49,7 @@ Task<size_t> Qcow2Queue::compress(Bytes cluster, MutableBytes target, uint32_t l
     co_return compressor_.compress(cluster, target.first(cluster_size - 1), level);
   }
   // Behind the disk's end there are zeros.
-  Buffer padded = shard_.buffers().take(cluster_size);
+  Buffer padded = co_await shard_.buffers().try_take(cluster_size);
   copy_bytes(cluster, padded.first(cluster.size()));
   fill_zero(padded.first(cluster_size).subspan(cluster.size()));
   co_return compressor_.compress(padded.first(cluster_size), target.first(cluster_size - 1), level);

@@ -4,6 +4,7 @@
 #include "runtime/buffer.h"
 
 #include <bit>
+#include <cerrno>
 #include <functional>
 #include <new>
 
@@ -11,6 +12,15 @@
 #include "runtime/loop.h"
 
 namespace ringdisk {
+namespace {
+
+// Or null.
+std::byte* allocate(size_t bytes) {
+  constexpr auto kAlignment = std::align_val_t(kBufferAlignment);
+  return static_cast<std::byte*>(::operator new(bytes, kAlignment, std::nothrow));
+}
+
+}  // namespace
 
 void Buffer::release() {
   if (!pool_) return;
@@ -31,9 +41,10 @@ size_t BufferPool::class_of(size_t bytes) {
   return static_cast<size_t>(std::countr_zero(rounded) - std::countr_zero(kSmallest));
 }
 
-BufferPool::Free BufferPool::carve(size_t size_class) {
-  auto* memory =
-      static_cast<std::byte*>(::operator new(kLargest, std::align_val_t(kBufferAlignment)));
+// A slab more of free buffers of one size. False: there is no memory.
+bool BufferPool::carve(size_t size_class) {
+  std::byte* memory = allocate(kLargest);
+  if (!memory) return false;
   ++system_allocations_;
   int slot = -1;
   if (loop_ && slabs_.size() < kSlabsRegisteredMax) {
@@ -41,35 +52,42 @@ BufferPool::Free BufferPool::carve(size_t size_class) {
   }
   slabs_.push_back({memory, slot});
   size_t size = kSmallest << size_class;
-  for (size_t at = kLargest; at > size; at -= size) {
+  for (size_t at = kLargest; at > 0; at -= size) {
     free_[size_class].push_back({memory + at - size, slot});
   }
-  return {memory, slot};
+  return true;
 }
 
 Buffer BufferPool::take(size_t bytes) {
+  Result<Buffer> taken = try_take(bytes);
+  CHECK(taken.ok());
+  return std::move(taken).value();
+}
+
+Result<Buffer> BufferPool::try_take(size_t bytes) {
+  if (bytes > kLargest) return take_large(bytes);
+  size_t size_class = class_of(bytes);
+  std::vector<Free>& free = free_[size_class];
+  if (free.empty() && !carve(size_class)) return Error::from_errno(ENOMEM, "take buffer");
+  Free taken = free.back();
+  free.pop_back();
   ++taken_;
   Buffer buffer;
   buffer.pool_ = this;
-  if (bytes > kLargest) {
-    ++system_allocations_;
-    size_t rounded = (bytes + kBufferAlignment - 1) & ~(kBufferAlignment - 1);
-    auto* memory =
-        static_cast<std::byte*>(::operator new(rounded, std::align_val_t(kBufferAlignment)));
-    buffer.memory_ = MutableBytes(memory, rounded);
-    return buffer;
-  }
-  size_t size_class = class_of(bytes);
-  std::vector<Free>& free = free_[size_class];
-  Free taken{};
-  if (free.empty()) {
-    taken = carve(size_class);
-  } else {
-    taken = free.back();
-    free.pop_back();
-  }
   buffer.memory_ = MutableBytes(taken.memory, kSmallest << size_class);
   buffer.fixed_slot_ = taken.fixed_slot;
+  return buffer;
+}
+
+Result<Buffer> BufferPool::take_large(size_t bytes) {
+  size_t rounded = (bytes + kBufferAlignment - 1) & ~(kBufferAlignment - 1);
+  std::byte* memory = allocate(rounded);
+  if (!memory) return Error::from_errno(ENOMEM, "take buffer");
+  ++system_allocations_;
+  ++taken_;
+  Buffer buffer;
+  buffer.pool_ = this;
+  buffer.memory_ = MutableBytes(memory, rounded);
   return buffer;
 }
 

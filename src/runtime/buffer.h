@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/result.h"
 
 namespace ringdisk {
 
@@ -63,7 +64,10 @@ class BufferPool {
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
 
+  // For bounded pieces of one's own work. Where the system has no memory, that is the end.
   Buffer take(size_t bytes);
+  // For what somebody outside asks for. Errors: kLimit (ENOMEM): the system has no memory.
+  Result<Buffer> try_take(size_t bytes);
 
   // The loop's slot for the slab that `memory` lies in, or -1. For memory that came here as a plain
   // span.
@@ -91,7 +95,8 @@ class BufferPool {
 
   static size_t class_of(size_t bytes);
   void give_back(MutableBytes memory, int fixed_slot);
-  Free carve(size_t size_class);
+  bool carve(size_t size_class);
+  Result<Buffer> take_large(size_t bytes);
 
   // this shard only
   Loop* loop_;

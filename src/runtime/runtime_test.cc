@@ -224,6 +224,15 @@ TEST(BufferPoolTest, GivesAlignedMemoryOfAtLeastTheSizeAndUsesItAgain) {
   EXPECT_EQ(pool.system_allocations(), allocations);
 }
 
+TEST(BufferPoolTest, WhatTheSystemDoesNotHaveIsAnError) {
+  BufferPool pool(nullptr);
+  Result<Buffer> taken = pool.try_take(size_t{1} << 60);
+  ASSERT_FALSE(taken.ok());
+  EXPECT_EQ(taken.error().errno_value, ENOMEM);
+  EXPECT_EQ(pool.taken(), 0u);
+  EXPECT_EQ(pool.system_allocations(), 0u);
+}
+
 TEST(BufferPoolTest, BuffersOfASlabDoNotOverlapAndTheLatestIsGivenFirst) {
   BufferPool pool(nullptr);
   std::vector<Buffer> buffers;

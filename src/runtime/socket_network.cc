@@ -69,22 +69,42 @@ std::string name_of_peer(const SocketAddress& address) {
   return failed ? "tcp" : std::string(host) + ":" + port;
 }
 
+// Which file is at the path of a unix socket; zeros where there is none.
+struct FileIdentity {
+  explicit FileIdentity(const Address& address) {
+    struct stat found {};
+    auto* at = std::get_if<UnixAddress>(&address);
+    if (!at || stat(at->path.c_str(), &found) != 0) return;
+    device = found.st_dev;
+    inode = found.st_ino;
+  }
+  bool operator==(const FileIdentity&) const = default;
+  dev_t device = 0;
+  ino_t inode = 0;
+};
+
+// Takes its socket away at the end, unless somebody has put another one in its place.
 class SocketListener final : public Listener {
  public:
   SocketListener(FileDescriptor socket, Address address)
-      : socket_(std::move(socket)), address_(std::move(address)) {}
+      : socket_(std::move(socket)), address_(std::move(address)), made_(address_) {}
   ~SocketListener() override {
-    if (auto* at = std::get_if<UnixAddress>(&address_)) unlink(at->path.c_str());
+    auto* at = std::get_if<UnixAddress>(&address_);
+    if (at && FileIdentity(address_) == made_) unlink(at->path.c_str());
   }
   Task<std::unique_ptr<Connection>> accept(CancelToken token) override;
   Address address() const override { return address_; }
 
  private:
   FileDescriptor socket_;
-  Address address_;
+  const Address address_;
+  const FileIdentity made_;
 };
 
+// The kernel looks for a free descriptor before it looks for a client: that there is none is told
+// only when somebody waits.
 Task<std::unique_ptr<Connection>> SocketListener::accept(CancelToken token) {
+  bool somebody_waits = false;
   for (;;) {
     if (token.is_cancelled()) co_return Error::of(ErrorKind::kCancelled, "accept");
     SocketAddress peer;
@@ -100,8 +120,11 @@ Task<std::unique_ptr<Connection>> SocketListener::accept(CancelToken token) {
       co_return std::move(connection);
     }
     if (errno == EINTR || errno == ECONNABORTED) continue;
-    if (errno != EAGAIN) co_return Error::from_errno(errno, "accept");
+    const bool is_out_of_files = errno == EMFILE || errno == ENFILE;
+    const bool waits = errno == EAGAIN || (is_out_of_files && !somebody_waits);
+    if (!waits) co_return Error::from_errno(errno, "accept");
     co_await wait_until_ready(Shard::current(), socket_.get(), IoOpcode::kPollIn, token);
+    somebody_waits = true;
   }
 }
 

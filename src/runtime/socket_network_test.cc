@@ -250,6 +250,18 @@ TEST_P(SocketNetworkTest, TheFileOfASocketGoesWithItsListener) {
   ASSERT_TRUE(run(1, body).ok());
 }
 
+TEST_P(SocketNetworkTest, ASocketThatTookThePlaceOfOursStays) {
+  auto body = [&](Shard&) -> Task<void> {
+    std::unique_ptr<Listener> first = co_await network().listen(unix_address());
+    unlink((folder / "socket").c_str());
+    std::unique_ptr<Listener> second = co_await network().listen(unix_address());
+    first.reset();
+    std::unique_ptr<Connection> client = co_await network().connect(unix_address());
+    EXPECT_NE(client, nullptr);
+  };
+  EXPECT_TRUE(run(1, body).ok());
+}
+
 // A listening socket at `path` that nobody accepts from; with a short queue.
 FileDescriptor listen_at(const std::string& path) {
   FileDescriptor fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));

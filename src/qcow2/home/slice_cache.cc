@@ -49,7 +49,7 @@ Task<void> SliceCache::load(uint64_t number) {
   const L1Entry table = image_.l1.load(l1_index);
   CHECK(table.has_table());
   const uint64_t bytes = count * geometry.slice_bytes();
-  Buffer buffer = Shard::current().buffers().take(bytes);
+  Buffer buffer = co_await Shard::current().buffers().try_take(bytes);
   if (is_new_table(l1_index)) {
     fill_zero(buffer.first(bytes));
   } else {
