@@ -107,10 +107,9 @@ class Service(ServiceCase):
 
     def test_any_number_of_exports_is_listed(self):
         names = [f"export{i}" for i in range(200)]
-        server, uri = self.serve_tcp([self.image] * 200, "--read-only",
-                                     *(f"--name={name}" for name in names))
-        with server:
-            listed = peers.nbdinfo(uri, "--list")["exports"]
+        with peers.serve_ringdisk([self.image] * 200, self.socket, "-f", "raw", "--read-only",
+                                  *(f"--name={name}" for name in names)) as server:
+            listed = peers.nbdinfo(server.uri(), "--list")["exports"]
         self.assertEqual([export["export-name"] for export in listed], names)
 
     def test_several_addresses_are_served_and_named(self):

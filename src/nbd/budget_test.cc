@@ -319,7 +319,8 @@ Task<void> run_case(Shard& shard, const World& world, Case& measured) {
   {
     ReceiveBuffer input(stream, shard.buffers());
     HandOverLimits hand_over;
-    ServerSession session(world, stream, input, negotiated, hand_over, "client");
+    PayloadBudget payload(limits::kNbdPayloadInFlightMax);
+    ServerSession session(world, stream, input, negotiated, hand_over, payload, "client");
     Budget budget{shard, stream, notes};
     auto body = [&session, &budget, &measured](Scope& scope) {
       return measure_session(scope, session, budget, measured.requests, measured.reply_bytes,

@@ -11,18 +11,24 @@
 namespace ringdisk::nbd {
 namespace {
 
+// What a client that lists needs for each export: libnbd lets a question about its contexts wait in
+// its TCP socket for 200 ms.
+constexpr Duration kHandshakePerExport = std::chrono::milliseconds(500);
+
 // Ends a handshake that takes too long.
 class HandshakeDeadline {
  public:
-  explicit HandshakeDeadline(Stream& stream) : stream_(stream) {}
+  HandshakeDeadline(Stream& stream, size_t exports)
+      : stream_(stream),
+        longest_(std::chrono::seconds(limits::kNbdHandshakeSeconds) +
+                 kHandshakePerExport * (exports - 1)) {}
   CancelToken token() { return cancel_.token(); }
   bool has_expired() const { return expired_; }
   void end() { cancel_.cancel(); }
 
   // Until `done` is cancelled or the time is up.
   Task<void> watch(CancelToken done) {
-    Result<void> slept =
-        co_await Shard::current().sleep(std::chrono::seconds(limits::kNbdHandshakeSeconds), done);
+    Result<void> slept = co_await Shard::current().sleep(longest_, done);
     if (!slept.ok()) co_return;
     expired_ = true;
     cancel_.cancel();
@@ -31,6 +37,7 @@ class HandshakeDeadline {
 
  private:
   Stream& stream_;
+  const Duration longest_;
   CancelSource cancel_;
   bool expired_ = false;
 };
@@ -46,7 +53,7 @@ Task<Negotiated> negotiate_watched(Scope& scope, Handshake& handshake,
 Task<Negotiated> negotiate(const ConnectionTerms& terms, Stream& stream, ReceiveBuffer& input,
                            Place& place, CancelToken stop) {
   Handshake handshake(stream, input, terms.exports, place, terms.world.diagnostics);
-  HandshakeDeadline deadline(stream);
+  HandshakeDeadline deadline(stream, terms.exports.size());
   auto end_handshake = [&deadline] { deadline.end(); };
   OnCancel on_stop(stop, end_handshake);
   Result<Negotiated> negotiated =
@@ -77,7 +84,7 @@ Task<void> serve_connection(const ConnectionTerms& terms, Stream& stream, Place&
   Negotiated negotiated = co_await negotiate(terms, stream, input, place, stop);
   if (!negotiated.served) co_return;
   auto session = std::make_unique<ServerSession>(terms.world, stream, input, negotiated,
-                                                 terms.hand_over, place.peer());
+                                                 terms.hand_over, terms.budget, place.peer());
   co_await session->run(stop);
 }
 

@@ -9,21 +9,26 @@
 #include "async/task.h"
 #include "nbd/export.h"
 #include "nbd/hand_over.h"
+#include "nbd/payload_budget.h"
 #include "nbd/place.h"
 #include "runtime/network.h"
 #include "runtime/world.h"
 
 namespace ringdisk::nbd {
 
-// What all connections of a server share; constant.
+// What all connections of a server share on one shard; constant but for the budget.
 struct ConnectionTerms {
   ConnectionTerms(const World& the_world, std::span<const std::unique_ptr<Export>> all_exports,
-                  const HandOverLimits& hand_over_limits)
-      : world(the_world), exports(all_exports), hand_over(hand_over_limits) {}
+                  const HandOverLimits& hand_over_limits, PayloadBudget& payload_budget)
+      : world(the_world),
+        exports(all_exports),
+        hand_over(hand_over_limits),
+        budget(payload_budget) {}
 
   const World& world;
   std::span<const std::unique_ptr<Export>> exports;
   HandOverLimits hand_over;
+  PayloadBudget& budget;  // the shard's
 };
 
 // On the calling shard, whose stream it is. Errors end only this connection: kTimeout (handshake),

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
 
@@ -59,25 +60,29 @@ ReceiveBuffer::Piece* ReceiveBuffer::find_free_piece() {
   return nullptr;
 }
 
-void ReceiveBuffer::move_to(Piece& piece) {
+Result<void> ReceiveBuffer::move_to(Piece& piece) {
   Bytes tail = received();
   if (&piece == &current()) {
     if (!tail.empty()) std::memmove(piece.memory.bytes().data(), tail.data(), tail.size());
   } else {
-    piece.memory = pool_.take(kPieceBytes);
+    ASSIGN_OR_RETURN(piece.memory, pool_.try_take(kPieceBytes));
     copy_bytes(tail, piece.memory.first(tail.size()));
     current_ = static_cast<uint32_t>(&piece - pieces_.data());
   }
   begin_ = 0;
   end_ = tail.size();
+  return {};
 }
 
 Task<void> ReceiveBuffer::make_room(CancelToken token) {
-  if (current().memory.empty()) current().memory = pool_.take(kPieceBytes);
+  if (current().memory.empty()) {
+    Buffer first = co_await pool_.try_take(kPieceBytes);
+    current().memory = std::move(first);
+  }
   while (needs_to_move()) {
     Piece* piece = find_free_piece();
     if (piece) {
-      move_to(*piece);
+      co_await move_to(*piece);
       co_return;
     }
     unpinned_.reset();
@@ -88,7 +93,7 @@ Task<void> ReceiveBuffer::make_room(CancelToken token) {
 
 Task<size_t> ReceiveBuffer::receive(size_t bytes_max, CancelToken token) {
   if (current().pins == 0 && (begin_ == end_ || kPieceBytes - end_ < kRoomMin)) {
-    if (!current().memory.empty()) move_to(current());
+    if (!current().memory.empty()) co_await move_to(current());
   }
   if (current().memory.empty() || needs_to_move()) co_await make_room(token);
   size_t room = std::min(kPieceBytes - end_, bytes_max);

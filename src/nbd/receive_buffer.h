@@ -89,7 +89,7 @@ class ReceiveBuffer {
   Task<void> make_room(CancelToken token);
   bool needs_to_move() const;
   Piece* find_free_piece();
-  void move_to(Piece& piece);
+  Result<void> move_to(Piece& piece);
   void unpin(uint32_t piece);
   Piece& current() { return pieces_[current_]; }
 

@@ -6,8 +6,10 @@ namespace ringdisk::nbd {
 
 Request* RequestPool::try_take(uint64_t payload_bytes) {
   CHECK_LE(payload_bytes, limits::kNbdPayloadInFlightMax);
+  CHECK(!is_beyond_budget(payload_bytes));
   if (in_flight_ == limits::kNbdRequestsInFlightMax ||
-      payload_bytes > limits::kNbdPayloadInFlightMax - payload_in_flight_) {
+      payload_bytes > limits::kNbdPayloadInFlightMax - payload_in_flight_ ||
+      !budget_.grants(payload_bytes, payload_in_flight_)) {
     room_.reset();
     return nullptr;
   }
@@ -19,6 +21,7 @@ Request* RequestPool::try_take(uint64_t payload_bytes) {
   request.charged = payload_bytes;
   ++in_flight_;
   payload_in_flight_ += payload_bytes;
+  budget_.add(payload_bytes);
   return &request;
 }
 
@@ -34,6 +37,7 @@ void RequestPool::give_back(Request& request) {
   request.descriptor_counts = {};
   --in_flight_;
   payload_in_flight_ -= request.charged;
+  budget_.remove(request.charged);
   free_.push_back(request);
   room_.set();
 }

@@ -22,6 +22,7 @@
 #include "async/event.h"
 #include "base/intrusive.h"
 #include "base/limits.h"
+#include "nbd/payload_budget.h"
 #include "nbd/receive_buffer.h"
 #include "nbd/status_contexts.h"
 #include "nbd/wire.h"
@@ -87,11 +88,16 @@ struct Request : ListLink {
 
 class RequestPool {
  public:
-  RequestPool() = default;
+  // `budget` outlives it.
+  explicit RequestPool(PayloadBudget& budget) : budget_(budget) {}
   ~RequestPool() { CHECK_EQ(in_flight_, uint32_t{0}); }
 
+  // With nothing in flight that could make room: there is no memory for so much.
+  bool is_beyond_budget(uint64_t payload_bytes) const {
+    return in_flight_ == 0 && !budget_.grants(payload_bytes, 0);
+  }
   // A request of its own for the caller, or null where one of the bounds is reached: then wait for
-  // room().
+  // room(). Not what is_beyond_budget().
   Request* try_take(uint64_t payload_bytes);
   // With its memory; the reply is sent or not wanted any more.
   void give_back(Request& request);
@@ -102,6 +108,7 @@ class RequestPool {
   uint64_t payload_in_flight() const { return payload_in_flight_; }
 
  private:
+  PayloadBudget& budget_;
   std::vector<std::unique_ptr<Request>> requests_;
   IntrusiveList<Request> free_;
   uint32_t in_flight_ = 0;

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <string>
-#include <utility>
 
 #include "base/diagnostics.h"
 #include "base/log.h"
@@ -22,6 +21,8 @@ constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
 constexpr Duration kSilentDrain = std::chrono::milliseconds(300);
 // Clients that break the rules must not fill a disk with what is said of them.
 constexpr Duration kComplaintsPeriod = std::chrono::seconds(1);
+// Nor with saying, ten times a second, that it cannot accept any.
+constexpr Duration kDeafSpellsPeriod = std::chrono::minutes(1);
 
 // A connection less would help.
 bool is_out_of_files(const Error& error) {
@@ -32,20 +33,27 @@ bool is_out_of_files(const Error& error) {
 
 // What the server keeps for each shard.
 struct Server::ShardSide {
+  explicit ShardSide(uint64_t payload_max) : budget(payload_max) {}
   CancelSource stop, hurry;  // that shard only
+  PayloadBudget budget;      // that shard only
   uint32_t connections = 0;  // home shard only
 };
 
 Server::Server(const World& world, ServerOptions options, std::vector<ExportOptions> exports)
     : world_(world),
       options_(std::move(options)),
-      complaints_(world.log, "clients", limits::kNbdComplaintsMax, kComplaintsPeriod) {
+      complaints_(world.log, "clients", limits::kNbdComplaintsMax, kComplaintsPeriod),
+      deaf_spells_(world.log, "accepting clients", 1, kDeafSpellsPeriod) {
   CHECK(!exports.empty());
   all_left_.set();
   for (ExportOptions& served : exports) {
     exports_.push_back(std::make_unique<Export>(std::move(served), world.shards.size()));
   }
-  for (size_t i = 0; i < world.shards.size(); ++i) sides_.push_back(std::make_unique<ShardSide>());
+  const uint64_t payload_max =
+      options_.payload_of_shard_max.value_or(payload_of_shard(world.shards.size()));
+  for (size_t i = 0; i < world.shards.size(); ++i) {
+    sides_.push_back(std::make_unique<ShardSide>(payload_max));
+  }
 }
 
 Server::~Server() = default;
@@ -131,11 +139,9 @@ Task<void> Server::tell_of_waiting() {
 }
 
 Task<void> Server::accept_loop(Scope& scope, Listener& listener, CancelToken stop) {
-  bool is_said = false;
   while (!stop.is_cancelled()) {
     Result<std::unique_ptr<Connection>> accepted = co_await listener.accept(stop).result();
     if (accepted.ok()) {
-      is_said = false;
       co_await admit(scope, std::move(accepted).value());
       continue;
     }
@@ -143,11 +149,10 @@ Task<void> Server::accept_loop(Scope& scope, Listener& listener, CancelToken sto
     bool has_room = false;
     if (is_out_of_files(accepted.error())) has_room = co_await end_oldest();
     if (has_room) continue;
-    if (!std::exchange(is_said, true)) {
-      complain(scope, LogLevel::kWarning,
-               "cannot accept clients, which wait until it can: " +
-                   world_.diagnostics.describe(accepted.error()));
-    }
+    bool is_first_held_back = deaf_spells_.write(
+        LogLevel::kWarning, world_.clock.now().since_start,
+        "cannot accept clients, which wait: " + world_.diagnostics.describe(accepted.error()));
+    static_cast<void>(is_first_held_back);  // the next that is written sums up
     (void)co_await Shard::current().sleep(kAcceptPause, stop);
   }
 }
@@ -247,7 +252,7 @@ Task<void> Server::sum_up_complaints() {
 
 Task<void> Server::serve_here(Connection& connection, Place& place, ShardSide& side) {
   std::unique_ptr<Stream> stream = connection.open_stream(Shard::current());
-  ConnectionTerms terms(world_, exports_, options_.hand_over);
+  ConnectionTerms terms(world_, exports_, options_.hand_over, side.budget);
   co_await serve_connection(terms, *stream, place, side.stop.token(), side.hurry.token());
 }
 

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,7 @@
 #include "base/log_limiter.h"
 #include "nbd/export.h"
 #include "nbd/hand_over.h"
+#include "nbd/payload_budget.h"
 #include "nbd/place.h"
 #include "runtime/network.h"
 #include "runtime/world.h"
@@ -38,7 +40,9 @@ struct ServerOptions {
   // closed at once where all have. Where file descriptors run out before, likewise, but that a
   // newcomer waits where all have.
   uint32_t connections_max = limits::kNbdConnectionsMax;
-  HandOverLimits hand_over;  // tests set their own
+  // tests set their own
+  std::optional<uint64_t> payload_of_shard_max;  // default: payload_budget.h's
+  HandOverLimits hand_over;
   // Told once how many clients a stop still waits for, a moment after it; on the home shard. May be
   // empty.
   std::function<void(uint32_t clients)> on_waiting;
@@ -103,6 +107,7 @@ class Server {
   Event all_left_;        // set while there is no connection
   CancelSource drained_;  // after a stop: they have left, or nobody waits for them any more
   LogLimiter complaints_;
+  LogLimiter deaf_spells_;
 };
 
 }  // namespace ringdisk::nbd

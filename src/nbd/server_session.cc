@@ -3,6 +3,7 @@
 #include "nbd/server_session.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <string>
 #include <utility>
 
@@ -63,7 +64,7 @@ ServerSession::Batch ServerSession::Batch::split() {
 
 ServerSession::ServerSession(const World& world, Stream& stream, ReceiveBuffer& input,
                              const Negotiated& negotiated, const HandOverLimits& hand_over,
-                             std::string peer)
+                             PayloadBudget& budget, std::string peer)
     : world_(world),
       shard_(Shard::current()),
       stream_(stream),
@@ -74,6 +75,7 @@ ServerSession::ServerSession(const World& world, Stream& stream, ReceiveBuffer& 
       hand_over_(hand_over),
       peer_(std::move(peer)),
       refusals_(world.log, "requests of " + peer_, kRefusalLinesMax, kRefusalsPeriod),
+      pool_(budget),
       writer_(stream, pool_, reading_) {}
 
 Task<void> ServerSession::run(CancelToken stop) {
@@ -227,13 +229,16 @@ ServerSession::Parsed ServerSession::parse_request(const RequestHeader& header, 
     receive_bytes_max_ = ReceiveBuffer::kPieceBytes;
     return Parsed::kBytes;
   }
-  Request* request = pool_.try_take(verdict.is_right() ? payload_bytes_of(header) : 0);
+  const uint64_t payload_bytes = verdict.is_right() ? payload_bytes_of(header) : 0;
+  const bool is_beyond_budget = pool_.is_beyond_budget(payload_bytes);
+  Request* request = pool_.try_take(is_beyond_budget ? 0 : payload_bytes);
   if (!request) return Parsed::kRoom;
   ++requests_;
   input_.consume(kRequestHeaderBytes);
   request->header = header;
   request->structured = terms_.structured_replies;
   if (!verdict.is_right()) refuse(*request, verdict);
+  if (is_beyond_budget) request->set_outcome(Error::from_errno(ENOMEM, "take payload"));
   receive_bytes_max_ = writes && !in_place ? kReceiveAfterLargeWrite : ReceiveBuffer::kPieceBytes;
   if (writes && !in_place) {
     unfinished_ = request;

@@ -40,7 +40,8 @@ class ServerSession {
  public:
   // All outlive it. `negotiated.served` is not null. `peer` is who the client is to people.
   ServerSession(const World& world, Stream& stream, ReceiveBuffer& input,
-                const Negotiated& negotiated, const HandOverLimits& hand_over, std::string peer);
+                const Negotiated& negotiated, const HandOverLimits& hand_over,
+                PayloadBudget& budget, std::string peer);
 
   // Until the client says goodbye or vanishes, breaks the protocol (kProtocol, kLimit, with a
   // note), or `stop` is cancelled; then finishes what runs and sends the replies. A client that

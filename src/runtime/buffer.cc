@@ -3,6 +3,8 @@
 // what a shard once needed it needs again.
 #include "runtime/buffer.h"
 
+#include <sys/mman.h>
+
 #include <bit>
 #include <cerrno>
 #include <functional>
@@ -14,8 +16,21 @@
 namespace ringdisk {
 namespace {
 
+// Where the system bounds what a process may have, this much is left to all that is small, and
+// whose want of memory is the process's end.
+constexpr size_t kReserve = size_t{32} << 20;
+
+bool has_reserve() {
+  void* reserve =
+      mmap(nullptr, kReserve, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (reserve == MAP_FAILED) return false;
+  munmap(reserve, kReserve);
+  return true;
+}
+
 // Or null.
-std::byte* allocate(size_t bytes) {
+std::byte* allocate(size_t bytes, bool keeps_reserve) {
+  if (keeps_reserve && !has_reserve()) return nullptr;
   constexpr auto kAlignment = std::align_val_t(kBufferAlignment);
   return static_cast<std::byte*>(::operator new(bytes, kAlignment, std::nothrow));
 }
@@ -42,8 +57,8 @@ size_t BufferPool::class_of(size_t bytes) {
 }
 
 // A slab more of free buffers of one size. False: there is no memory.
-bool BufferPool::carve(size_t size_class) {
-  std::byte* memory = allocate(kLargest);
+bool BufferPool::carve(size_t size_class, bool keeps_reserve) {
+  std::byte* memory = allocate(kLargest, keeps_reserve);
   if (!memory) return false;
   ++system_allocations_;
   int slot = -1;
@@ -59,16 +74,20 @@ bool BufferPool::carve(size_t size_class) {
 }
 
 Buffer BufferPool::take(size_t bytes) {
-  Result<Buffer> taken = try_take(bytes);
+  Result<Buffer> taken = take_where(bytes, false);
   CHECK(taken.ok());
   return std::move(taken).value();
 }
 
-Result<Buffer> BufferPool::try_take(size_t bytes) {
-  if (bytes > kLargest) return take_large(bytes);
+Result<Buffer> BufferPool::try_take(size_t bytes) { return take_where(bytes, true); }
+
+Result<Buffer> BufferPool::take_where(size_t bytes, bool keeps_reserve) {
+  if (bytes > kLargest) return take_large(bytes, keeps_reserve);
   size_t size_class = class_of(bytes);
   std::vector<Free>& free = free_[size_class];
-  if (free.empty() && !carve(size_class)) return Error::from_errno(ENOMEM, "take buffer");
+  if (free.empty() && !carve(size_class, keeps_reserve)) {
+    return Error::from_errno(ENOMEM, "take buffer");
+  }
   Free taken = free.back();
   free.pop_back();
   ++taken_;
@@ -79,9 +98,9 @@ Result<Buffer> BufferPool::try_take(size_t bytes) {
   return buffer;
 }
 
-Result<Buffer> BufferPool::take_large(size_t bytes) {
+Result<Buffer> BufferPool::take_large(size_t bytes, bool keeps_reserve) {
   size_t rounded = (bytes + kBufferAlignment - 1) & ~(kBufferAlignment - 1);
-  std::byte* memory = allocate(rounded);
+  std::byte* memory = allocate(rounded, keeps_reserve);
   if (!memory) return Error::from_errno(ENOMEM, "take buffer");
   ++system_allocations_;
   ++taken_;

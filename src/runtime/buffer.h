@@ -66,7 +66,8 @@ class BufferPool {
 
   // For bounded pieces of one's own work. Where the system has no memory, that is the end.
   Buffer take(size_t bytes);
-  // For what somebody outside asks for. Errors: kLimit (ENOMEM): the system has no memory.
+  // For what somebody outside asks for. Errors: kLimit (ENOMEM): the system has no memory, or would
+  // have too little left for the rest of the process.
   Result<Buffer> try_take(size_t bytes);
 
   // The loop's slot for the slab that `memory` lies in, or -1. For memory that came here as a plain
@@ -95,8 +96,9 @@ class BufferPool {
 
   static size_t class_of(size_t bytes);
   void give_back(MutableBytes memory, int fixed_slot);
-  bool carve(size_t size_class);
-  Result<Buffer> take_large(size_t bytes);
+  Result<Buffer> take_where(size_t bytes, bool keeps_reserve);
+  Result<Buffer> take_large(size_t bytes, bool keeps_reserve);
+  bool carve(size_t size_class, bool keeps_reserve);
 
   // this shard only
   Loop* loop_;
