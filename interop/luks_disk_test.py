@@ -224,6 +224,18 @@ class LuksDiskTest(encrypted.EncryptedCase):
             with self.subTest(text=text):
                 self.require_refused(text, *words, stdin="")
 
+    def test_a_person_is_asked_before_all_keys_go(self):
+        self.ringdisk_makes()
+        argv = [peers.ringdisk_path(), "luks", "erase", self.image]
+        for answer, status in (("yes\n", 1), ("\n", 1), ("YES\n", 0)):
+            self.require_qemu_reads()
+            with encrypted.Typist(argv) as typist:
+                typist.wait_for("(type YES)")
+                typist.type(answer)
+                self.assertEqual(typist.end(), status, typist.seen)
+        done = peers.ringdisk("luks", "test-key", "--key-file", self.key_file, self.image, expect=1)
+        self.assertIn("no key slot is in use", done.stderr)
+
     def test_check(self):
         self.ringdisk_makes("version=2,pbkdf-memory=1024")
         self.assertIn("No errors", peers.ringdisk("check", self.image).stdout)

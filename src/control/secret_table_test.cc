@@ -77,8 +77,8 @@ class SecretFileTest : public testing::Test {
     std::ofstream(path, std::ios::binary) << content;
     return path;
   }
-  Result<SecretBytes> read(const std::string& path) {
-    return read_secret_file(kBlocking, path, diagnostics_);
+  Result<SecretBytes> read(const std::string& path, KeyFilePart part = {}) {
+    return read_secret_file(kBlocking, path, diagnostics_, part);
   }
 
   Diagnostics diagnostics_;
@@ -106,6 +106,32 @@ TEST_F(SecretFileTest, ADescriptorIsReadToItsEnd) {
     ASSERT_TRUE(secret.ok()) << prefix;
     EXPECT_EQ(as_text(secret.value().bytes()), "hunter2\n");
   }
+}
+
+TEST_F(SecretFileTest, APartOfAFileOrAPipeIsTheSecret) {
+  const std::string content = std::string(5000, 'x') + "hunter2 and more";
+  KeyFilePart part;
+  part.offset = 5000;
+  part.size = 7;
+  Result<SecretBytes> secret = read(file_with(content), part);
+  ASSERT_TRUE(secret.ok());
+  EXPECT_EQ(as_text(secret.value().bytes()), "hunter2");
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  FileDescriptor out(ends[0]), in(ends[1]);
+  ASSERT_EQ(write(in.get(), content.data(), content.size()), static_cast<ssize_t>(content.size()));
+  Result<SecretBytes> piped = read("fd:" + std::to_string(out.get()), part);
+  ASSERT_TRUE(piped.ok());
+  EXPECT_EQ(as_text(piped.value().bytes()), "hunter2");
+  part.size = 17;
+  EXPECT_FALSE(read(file_with(content), part).ok()) << "one byte more than there is";
+  part.size.reset();
+  EXPECT_EQ(as_text(read(file_with(content), part).value().bytes()), "hunter2 and more");
+  part.offset = content.size() + 1;
+  Result<SecretBytes> behind = read(file_with(content), part);
+  ASSERT_FALSE(behind.ok());
+  EXPECT_NE(diagnostics_.describe(behind.error()).find("it ends before the part"),
+            std::string::npos);
 }
 
 TEST_F(SecretFileTest, APipeThatGivesNothingHoldsNoSecret) {
