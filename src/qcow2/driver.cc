@@ -13,14 +13,13 @@
 #include "qcow2/edit/snapshots.h"
 #include "qcow2/image_path.h"
 #include "qcow2/node.h"
+#include "qcow2/run_options.h"
 #include "runtime/blocking_pool.h"
 #include "runtime/shard.h"
 
 namespace ringdisk {
 namespace qcow2 {
 namespace {
-
-constexpr uint64_t kSliceMemoryMax = 256 * limits::kMiB;
 
 // Opens one image; lives in the frame of open_image.
 class Opener {
@@ -40,7 +39,6 @@ class Opener {
   Task<std::unique_ptr<SharedStorage>> open_data_file(const Header& header);
   Task<Options> find_data_file(const Header& header);
   Task<std::unique_ptr<SharedStorage>> open_view(const Header& header);
-  Result<uint64_t> take_memory_max();
   Result<void> check_writable(const Header& header) const;
   Task<std::vector<std::byte>> read_l1_table(const Header& header);
   bool is_read_only() const { return opening_.mode.read_only || storage_.limits().read_only; }
@@ -197,18 +195,6 @@ Task<std::unique_ptr<SharedStorage>> Opener::open_view(const Header& header) {
       .result();
 }
 
-// Tables have one cache, which sizes itself up to this. QEMU's other words for its caches say how
-// it divides them, and are let pass.
-Result<uint64_t> Opener::take_memory_max() {
-  Options& options = opening_.options;
-  for (const char* key : {"refcount-cache-size", "l2-cache-entry-size", "cache-clean-interval"}) {
-    RETURN_IF_ERROR(options.take_size(key, 0, world_.diagnostics));
-  }
-  ASSIGN_OR_RETURN(const uint64_t all,
-                   options.take_size("cache-size", kSliceMemoryMax, world_.diagnostics));
-  return options.take_size("l2-cache-size", all, world_.diagnostics);
-}
-
 Task<std::unique_ptr<Image>> Opener::open() {
   Header header = co_await read_header();
   std::optional<std::string> snapshot = opening_.options.take("snapshot");
@@ -216,7 +202,7 @@ Task<std::unique_ptr<Image>> Opener::open() {
   co_await repair_unclean(header);
   co_await check_writable(header);
   co_await refuse_cut_short(header);
-  const uint64_t slice_memory_max = co_await take_memory_max();
+  const RunOptions run = co_await take_run_options(opening_.options, header, world_.diagnostics);
   if (header.is_encrypted()) {
     data_ = co_await open_view(header);
   } else {
@@ -231,8 +217,9 @@ Task<std::unique_ptr<Image>> Opener::open() {
   format_limits.compresses = !header.has_data_file() && !header.is_encrypted();
   const CacheMode cache = opening_.mode.cache;
   const bool writes_through = cache == CacheMode::kWritethrough || cache == CacheMode::kDirectsync;
-  const ImageOptions options{slice_memory_max, opening_.mode.keep_clean, writes_through,
-                             opening_.mode.keep_zeroes};
+  const ImageOptions options{run.slice_memory_max, opening_.mode.keep_clean,
+                             writes_through,       opening_.mode.keep_zeroes,
+                             run.is_lazy,          run.gives_space_back};
   co_return std::make_unique<Image>(world_, std::move(opening_.storage), std::move(data_),
                                     std::move(header), l1_table, format_limits, options);
 }
@@ -278,9 +265,8 @@ Task<OpenedFormat> open_image(FormatOpening opening, const DataEncryption* encry
 FormatDriver qcow2_driver(const DataEncryption* encryption) {
   FormatDriver driver;
   driver.name = "qcow2";
-  driver.words = {"l2-cache-size", "cache-size",          "refcount-cache-size",
-                  "snapshot",      "l2-cache-entry-size", "cache-clean-interval",
-                  "data-file.",    "encrypt.format"};
+  driver.words = {"snapshot", "data-file.", "encrypt.format"};
+  for (const char* word : qcow2::kRunWords) driver.words.emplace_back(word);
   const DriverWords encrypt = encryption ? encryption->open_words() : DriverWords();
   for (const std::string& word : encrypt) driver.words.push_back("encrypt." + word);
   driver.probe = [](Bytes first_bytes) { return qcow2::looks_like_qcow2(first_bytes) ? 100 : 0; };

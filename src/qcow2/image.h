@@ -31,7 +31,9 @@ struct ImageOptions {
   // Cache modes writethrough and directsync: what a request changes of the mapping is durable when
   // it completes, as the bytes in place are.
   bool writes_through = false;
-  bool keep_zeroes = false;  // OpenMode::keep_zeroes
+  bool keep_zeroes = false;      // OpenMode::keep_zeroes
+  bool is_lazy = false;          // refcounts: as the image records, or lazy-refcounts=
+  bool gives_space_back = true;  // of freed clusters, to the host: pass-discard-request=
 };
 
 struct Image {

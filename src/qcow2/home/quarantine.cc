@@ -42,7 +42,7 @@ Task<void> Quarantine::process() {
     Result<void> counted = co_await count_down(run, last).result();
     if (!counted.ok() && outcome.ok()) outcome = std::move(counted);
   }
-  if (storage_.limits().unmaps) co_await punch(last);
+  if (storage_.limits().unmaps && image_.options.gives_space_back) co_await punch(last);
   for (ClusterRun run : last) {
     Result<void> freed = co_await set_free(run).result();
     if (!freed.ok() && outcome.ok()) outcome = std::move(freed);

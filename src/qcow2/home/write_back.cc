@@ -12,10 +12,6 @@ namespace {
 // Memory for refcount blocks that lazy refcounts may leave unwritten.
 constexpr uint64_t kLazyBytesMax = 16 * limits::kMiB;
 
-bool has_lazy_refcounts(const Header& header) {
-  return header.version >= 3 && (header.compatible_features & kCompatibleLazyRefcounts) != 0;
-}
-
 }  // namespace
 
 WriteBack::WriteBack(Image& image, StorageAccess& storage, StorageAccess* data, SliceCache& slices,
@@ -27,7 +23,7 @@ WriteBack::WriteBack(Image& image, StorageAccess& storage, StorageAccess* data, 
       refcounts_(refcounts),
       allocator_(allocator),
       quarantine_(quarantine),
-      is_lazy_(has_lazy_refcounts(image.header)) {}
+      is_lazy_(image.options.is_lazy) {}
 
 bool WriteBack::is_dirty() const {
   return slices_.dirty_count() != 0 || !slices_.new_tables().empty() || image_.l1.is_dirty() ||

@@ -12,10 +12,11 @@
 //      flush
 //   4  clusters whose pointers this removed go on their way through the quarantine
 //
-// With lazy refcounts (a compatible feature of version 3) a round leaves what is dirty of refcounts
-// in memory, and the steps for it out; the dirty bit is durable before the first entry is written
-// whose cluster the disk does not count. Where memory for it runs out, a round writes them all; the
-// close does, and takes the bit off. After a crash the next open for writing counts anew.
+// With lazy refcounts (a compatible feature of version 3, or lazy-refcounts=on) a round leaves what
+// is dirty of refcounts in memory, and the steps for it out; the dirty bit is durable before the
+// first entry is written whose cluster the disk does not count. Where memory for it runs out, a
+// round writes them all; the close does, and takes the bit off. After a crash the next open for
+// writing counts anew.
 //
 // A flush with nothing dirty is one flush of the storage. Callers that come while a round runs
 // share the next one. A round that fails is the image's end as a writable one (health.h).
