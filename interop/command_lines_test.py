@@ -25,6 +25,13 @@ VALUES = {
 LINES = """
 create -f qcow2 -o compat=0.10,lazy_refcounts=on t.qcow2 1M
 create -f qcow2 -o encryption=on t.qcow2 1M
+create -f qcow2 -o nocow=on t.qcow2 1M
+create -f qcow2 -o nocow=off,extent_size_hint=1M t.qcow2 1M
+create -f raw -o nocow=on,preallocation=falloc t.raw 1M
+create -f raw -o extent_size_hint=64k t.raw 1M
+create -f raw -o extent_size_hint=0 t.raw 1M
+create -f qcow2 -o nocow=maybe t.qcow2 1M
+create -f qcow2 -o extent_size_hint=much t.qcow2 1M
 create -f qcow2 -o encryption=off t.qcow2 1M
 create -f qcow2 -o cluster_size=4k -o lazy_refcounts=on t.qcow2 1M
 create -f qcow2 -o cluster_size=4k -o lazy_refcounts=on -o cluster_size=8k t.qcow2 1M
@@ -59,6 +66,7 @@ create -f qcow2 -b t2.qcow2 -F qcow2 t2.qcow2 1M
 convert -f raw -O qcow2 -o help base.raw x
 convert -O qcow2 -o cluster_size=4k -o lazy_refcounts=on base.raw x
 convert -O qcow2 -o cluster_size=4k, -o help base.raw x
+convert -O qcow2 -o nocow=on base.raw x
 convert -O bogus base.raw x
 convert base.raw
 convert

@@ -16,11 +16,18 @@
 namespace ringdisk {
 namespace {
 
+// What is said of the new file, whatever its format.
+constexpr std::array<std::string_view, 2> kFileWords = {"extent_size_hint", "nocow"};
+
 CreateRequest request_of(const NewImage& image) {
   CreateRequest request;
   request.storage.set("filename", image.filename);
   request.size = image.size;
   request.options = image.options;
+  for (std::string_view word : kFileWords) {
+    std::optional<std::string> value = request.options.take(word);
+    if (value) request.storage.set(std::string(word), *std::move(value));
+  }
   request.backing_name = image.backing_name;
   request.backing_format = image.backing_format;
   return request;
@@ -167,7 +174,12 @@ Result<bool> print_option_help(Program& program, const Arguments& arguments,
   if (!asks) return false;
   ASSIGN_OR_RETURN(FormatAdmin * admin,
                    program.find_admin(arguments.value(format_key).value_or("raw")));
-  print_option_help(program, admin->create_options());
+  std::vector<std::pair<std::string, std::string>> options = admin->create_options();
+  options.emplace_back("extent_size_hint=<size>", "Size of the file's extents (XFS)");
+  options.emplace_back("nocow=<bool (on/off)>",
+                       "The file's blocks are not copied on write (btrfs)");
+  std::sort(options.begin(), options.end());
+  print_option_help(program, options);
   return true;
 }
 
@@ -175,6 +187,12 @@ std::string formatting_line(const NewImage& image) {
   std::string line = "Formatting '" + image.filename + "', fmt=" + std::string(image.admin->name());
   for (const auto& [key, value] : image.admin->creation_summary(request_of(image))) {
     line += " " + key + "=" + value;
+  }
+  for (const char* word : {"nocow", "extent_size_hint"}) {
+    const std::optional<std::string> value = image.options.get(word);
+    if (!value) continue;
+    const Result<uint64_t> size = parse_size(*value);
+    line += std::string(" ") + word + "=" + (size.ok() ? std::to_string(size.value()) : *value);
   }
   return line + "\n";
 }

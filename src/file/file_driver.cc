@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "base/diagnostics.h"
+#include "file/file_hints.h"
 #include "file/file_lock.h"
 #include "file/file_node.h"
 #include "runtime/blocking_pool.h"
@@ -119,6 +120,8 @@ Result<FileOptions> take_options(Options& options, OpenMode mode, Diagnostics& d
   ASSIGN_OR_RETURN(file.locking, take_locking(options, diagnostics));
   ASSIGN_OR_RETURN(file.settings.discard, take_discard(options, diagnostics));
   RETURN_IF_ERROR(take_aio(options, diagnostics));
+  // How it was made: who makes a file opens it by the same description.
+  RETURN_IF_ERROR(take_file_hints(options, diagnostics));
   RETURN_IF_ERROR(options.check_all_taken("file", diagnostics));
   if (mode.share && !mode.read_only) {
     return diagnostics.explain(Error::of(ErrorKind::kInvalid, "open"),
@@ -154,7 +157,8 @@ Task<std::unique_ptr<StorageNode>> open_file_node(const World& world, Options op
 
 // Not O_TRUNC: what somebody else is using must not be cut before we know.
 Result<void> create_file(Blocking token, const std::string& filename, ByteCount size,
-                         Locking locking, uint32_t id, Diagnostics& diagnostics) {
+                         Locking locking, const FileHints& hints, uint32_t id,
+                         Diagnostics& diagnostics) {
   auto failed = [id] { return at_node(Error::from_errno(errno, "create"), id); };
   FileDescriptor descriptor(
       open(filename.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, kCreatedMode));
@@ -176,6 +180,7 @@ Result<void> create_file(Blocking token, const std::string& filename, ByteCount 
                                "it is neither a regular file nor a block device");
   }
   if (ftruncate(fd, 0) != 0) return failed();
+  give_file_hints(token, fd, hints);
   if (ftruncate(fd, static_cast<off_t>(size.value())) != 0) return failed();
   if (close(descriptor.release()) != 0 && errno != EINTR) return failed();
   return {};
@@ -185,13 +190,14 @@ Task<void> create_file_storage(const World& world, Options options, ByteCount si
   Diagnostics& diagnostics = world.diagnostics;
   const std::string filename = co_await take_filename(options, diagnostics);
   const Locking locking = co_await take_locking(options, diagnostics);
+  const FileHints hints = co_await take_file_hints(options, diagnostics);
   co_await options.check_all_taken("file", diagnostics);
   const uint32_t id = diagnostics.add_node(filename);
   if (size.value() > kOffsetMax) {
     co_await fail(at_node(Error::from_errno(EFBIG, "create", size.value()), id));
   }
   auto create_it = [&](Blocking token) {
-    return create_file(token, filename, size, locking, id, diagnostics);
+    return create_file(token, filename, size, locking, hints, id, diagnostics);
   };
   co_await lock_patiently(world, create_it);
 }
