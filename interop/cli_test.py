@@ -354,39 +354,6 @@ class BadInput(peers.Case):
         peers.ringdisk("info", "--image-opts",
                        f"driver=qcow2,l2-cache-size=1M,file.filename={disk},file.locking=off")
 
-    def test_words_of_any_node_are_what_they_are_to_qemu_img(self):
-        disk, top = self.directory / "disk.qcow2", self.directory / "top.qcow2"
-        peers.ringdisk("create", "-q", "-f", "qcow2", disk, "1M")
-        peers.ringdisk("create", "-q", "-f", "qcow2", "-b", disk.name, "-F", "qcow2", top)
-        # As libvirt writes them.
-        words = ("node-name=f,read-only=off,cache.direct=off,cache.no-flush=off,file.node-name=s,"
-                 "file.aio=threads,file.auto-read-only=on,file.discard=unmap,cache-size=8M,"
-                 "refcount-cache-size=1M,l2-cache-entry-size=4096,cache-clean-interval=600")
-        below = ",backing.node-name=b,backing.read-only=on,backing.file.auto-read-only=on"
-        described = f"driver=qcow2,file.driver=file,file.filename={top}"
-        for command in ("info", "map", "check", "resize"):
-            size = ("2M",) if command == "resize" else ()
-            for program in (peers.ringdisk, peers.qemu_img):
-                opens_chain = command in ("map", "resize")
-                program(command, "--image-opts",
-                        f"{described},{words}{below if opens_chain else ''}", *size)
-                for word in ("read-only=on", "file.read-only=on", "force-share=on"):
-                    with self.subTest(command=command, word=word, program=program.__name__):
-                        program(command, "--image-opts", f"{described},{word}", *size,
-                                expect=1 if size else 0)
-        inside = f"driver=qcow2,cache.direct=off,file.driver=raw,file.file.filename={top}"
-        for program in (peers.ringdisk, peers.qemu_img):
-            program("map", "--image-opts", f"{inside},file.node-name=w,file.file.node-name=f,"
-                    "file.file.read-only=on")
-        self.refused("resize", "--image-opts", f"{described},read-only=on", "3M",
-                     says=["top.qcow2", "read-only=on"])
-        for word in ("read-only=perhaps", "file.aio=fast", "cache-size=much",
-                     "backing.read-only=perhaps"):
-            name, value = word.split("=")
-            for command in ("info", "map"):
-                self.refused(command, "--image-opts", f"{described},{word}",
-                             says=[name.split(".")[-1], value])
-
     def test_errors_of_create_name_the_image(self):
         new = self.directory / "new"
         for options, named in (("cluster_size=3k", "cluster"), ("cluster_size=big", "cluster_size"),

@@ -11,6 +11,7 @@
 #include "app/images.h"
 #include "base/diagnostics.h"
 #include "base/limits.h"
+#include "block/open_gate.h"
 #include "runtime/blocking_pool.h"
 
 namespace ringdisk {
@@ -39,6 +40,11 @@ OpenMode describing_mode() {
   return mode;
 }
 
+// A name that only other programs can open.
+bool is_elsewhere(const std::string& name) {
+  return has_protocol_prefix(name) && !name.starts_with("file:");
+}
+
 Result<ImageName> first_backing(Program& program, const NewImage& image) {
   const std::string path = path_beside(image.filename, image.backing_name);
   return parse_image_name(path, image.backing_format, false, program.diagnostics());
@@ -61,6 +67,7 @@ Task<void> refuse_same(Program& program, const NewImage& image, const std::strin
 // An image that backs itself could never be opened, and what it held would be lost. Names are
 // followed as far as they could be opened afterwards; where that ends, so does the danger.
 Task<void> refuse_loop(Program& program, const NewImage& image) {
+  if (image.backing_is_trusted && is_elsewhere(image.backing_name)) co_return;
   ImageName below = co_await first_backing(program, image);
   co_await refuse_same(program, image, below.filename, "");
   if (image.backing_is_trusted) co_return;
@@ -135,6 +142,11 @@ Result<void> take_backing(const Arguments& arguments, std::string_view key, NewI
                                         "' needs a format: say -F raw or -F qcow2");
   }
   if (image.backing_name.empty()) return {};
+  if (image.backing_name.starts_with("file:") && !image.backing_name.starts_with("file:/")) {
+    return usage_error(diagnostics, image.filename + ": backing file '" + image.backing_name +
+                                        "' would be looked for where each program is started; "
+                                        "leave out 'file:', or write the whole path behind it");
+  }
   return check_backing_format(image.backing_format, image.filename, diagnostics);
 }
 

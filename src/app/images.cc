@@ -219,6 +219,7 @@ Task<void> close_devices(Devices& devices) {
 
 std::string path_beside(std::string_view image, std::string_view named) {
   const size_t slash = image.rfind('/');
+  if (has_protocol_prefix(named)) return std::string(without_file_prefix(named));
   if (named.starts_with('/') || slash == std::string_view::npos) return std::string(named);
   return std::string(image.substr(0, slash + 1)) + std::string(named);
 }

@@ -9,6 +9,7 @@
 #include "app/program.h"
 #include "base/diagnostics.h"
 #include "base/limits.h"
+#include "block/open_gate.h"
 
 namespace ringdisk {
 namespace {
@@ -31,7 +32,9 @@ Task<ImageReport> report_on(Program& program, ImageName name, OpenMode mode) {
   if (allocated.ok()) report.disk_size = allocated.value();
   report.description = co_await close_after(std::move(described), *image.storage->node);
   if (!report.description.backing_name.empty()) {
-    report.full_backing_name = path_beside(image.filename, report.description.backing_name);
+    const std::string& named = report.description.backing_name;
+    const bool is_path = !has_protocol_prefix(named);
+    report.full_backing_name = is_path ? path_beside(image.filename, named) : named;
   }
   co_return std::move(report);
 }

@@ -50,9 +50,14 @@ bool has_protocol_prefix(std::string_view name) {
   return false;
 }
 
+std::string_view without_file_prefix(std::string_view name) {
+  constexpr std::string_view kPrefix = "file:";
+  return name.starts_with("file:/") ? name.substr(kPrefix.size()) : name;
+}
+
 Result<std::string> OpenGate::admit(Blocking, std::string_view image, std::string_view named,
                                     std::string_view format, std::string_view what) const {
-  const std::string name(named);
+  const std::string name(without_file_prefix(named));
   auto refuse = [&](ErrorKind kind, const std::string& why) {
     return diagnostics_.explain(Error::of(kind, "open gate"),
                                 std::string(what) + " '" + name + "' " + why);

@@ -3,7 +3,8 @@
 // a file on its own: what its header names as backing or data file is hostile input. The default
 // lets in local files with a recorded format that lie in the directory of the image that names
 // them, or below; `--allow-path DIR` (repeatable, and RINGDISK_ALLOW_PATH) widens that. Protocol
-// prefixes ("nbd:", "http:", "json:", "fat:") never pass. Under the names qemu-img, qemu-nbd … any
+// prefixes ("nbd:", "http:", "json:", "fat:") never pass; "file:/dir/name" is /dir/name, as QEMU
+// has it, and is judged as that. Under the names qemu-img, qemu-nbd … any
 // local path passes. What the user names on the command line does not come here.
 #pragma once
 
@@ -41,5 +42,8 @@ class OpenGate {
 // Whether `name` begins with a protocol: letters, digits, '+', '-', '.' and then ':', before any
 // '/'.
 bool has_protocol_prefix(std::string_view name);
+// "file:/dir/name" without its prefix, everything else as it is. (QEMU looks for "file:name" where
+// the program was started, so that it means no file in particular.)
+std::string_view without_file_prefix(std::string_view name);
 
 }  // namespace ringdisk

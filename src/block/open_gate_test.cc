@@ -93,6 +93,16 @@ TEST_F(OpenGateTest, ProtocolsNeverComeIn) {
   EXPECT_FALSE(has_protocol_prefix("base.img"));
 }
 
+TEST_F(OpenGateTest, AFileByItsWholePathIsJudgedAsThatPath) {
+  const std::string folder_path = folder / "";
+  EXPECT_EQ(admit("file:" + folder_path + "images/base.img").value(), folder / "images/base.img");
+  expect_refused("file:" + folder_path + "secret/disk.img", ErrorKind::kDenied, "--allow-path");
+  expect_refused("file:" + folder_path + "images/dir-out/disk.img", ErrorKind::kDenied,
+                 "--allow-path");
+  expect_refused("file:/nbd:x", ErrorKind::kNotFound, "cannot be opened");
+  expect_refused("file:file:/x", ErrorKind::kDenied, "is not a local file name");
+}
+
 TEST_F(OpenGateTest, AFormatMustBeRecorded) {
   Result<std::string> none = admit("base.img", "");
   ASSERT_FALSE(none.ok());
