@@ -260,6 +260,7 @@ TEST_F(CveTest, Cve20140146SnapshotTableThatCannotBeRead) {
   EXPECT_NE(faults_found(), 0u);
 }
 
+// It is not followed, whoever asks: what it names stays as it is when the snapshot is deleted, too.
 TEST_F(CveTest, Cve20140145SnapshotWithAnL1TableOfAbsurdSizeOrPlace) {
   struct Case {
     uint64_t at;
@@ -268,13 +269,12 @@ TEST_F(CveTest, Cve20140145SnapshotWithAnL1TableOfAbsurdSizeOrPlace) {
   for (Case wrong : {Case{kL1At, 0x40'0001}, Case{kL1At, 0x2000'0001}, Case{kL1At, 0xffff'ffff},
                      Case{kL1At + 8, 2}, Case{uint64_t{1} << 62, 2}, Case{~uint64_t{4095}, 2}}) {
     add_snapshot(wrong.at, wrong.entries, 0);
-    for (SnapshotEdit::Action action :
-         {SnapshotEdit::Action::kApply, SnapshotEdit::Action::kDelete}) {
-      put64(kIncompatibleFeaturesAt, 0);
-      EXPECT_NE(line_of(edit_snapshot(action)), "") << wrong.entries;
-    }
-    put64(kIncompatibleFeaturesAt, 0);
     EXPECT_NE(faults_found(), 0u) << wrong.entries;
+    EXPECT_NE(line_of(edit_snapshot(SnapshotEdit::Action::kApply)), "") << wrong.entries;
+    put64(kIncompatibleFeaturesAt, 0);
+    EXPECT_EQ(use(&read_all, true), "") << "the disk itself is right";
+    EXPECT_EQ(line_of(edit_snapshot(SnapshotEdit::Action::kDelete)), "") << wrong.entries;
+    EXPECT_EQ(faults_found(), 0u) << wrong.entries;
     EXPECT_EQ(use(&read_all, true), "") << "the disk itself is right";
   }
 }

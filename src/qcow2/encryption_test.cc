@@ -266,8 +266,9 @@ TEST_F(EncryptedImageTest, WhatCannotBeDoneIsRefusedAndSaysWhy) {
   EXPECT_NE(refusal_to_open(&toy_encryption(), "encrypt.format", "aes").find("'aes'"),
             std::string::npos);
   EXPECT_NE(refusal_to_open(&toy_encryption(), "encrypt.key-secret", "wrong"), "");
-  EXPECT_NE(refusal_to_open(&toy_encryption(), "encrypt.iter-time", "1").find("'iter-time'"),
-            std::string::npos);
+  EXPECT_NE(
+      refusal_to_open(&toy_encryption(), "encrypt.iter-time", "1").find("'encrypt.iter-time'"),
+      std::string::npos);
   EXPECT_EQ(refusal_to_open(&toy_encryption(), "encrypt.key-secret", "right"), "");
   const Change compact = [](FormatAdmin& admin, Graph& graph,
                             std::unique_ptr<SharedStorage> storage) -> Task<void> {
